@@ -40,8 +40,8 @@ const columns: readonly Column<AuditEvent>[] = [
   { key: "event", title: "activity.event", cell: (event) => <EventCell event={event} /> },
   { key: "user", title: "audit.user", cell: (event) => <Person id={event.userId} /> },
   { key: "actor", title: "audit.actor", minor: true, cell: (event) => <Person id={event.actorId} /> },
-  { key: "address", title: "activity.address", minor: true, cell: (event) => <span class="mono" title={event.userAgent}>{event.ipAddress || t("ui.none")}</span> },
-  { key: "request", title: "error.request_id", minor: true, cell: (event) => <span class="mono cut request-id" title={event.requestId}>{event.requestId}</span> },
+  { key: "address", title: "activity.address", minor: true, cell: (event) => (event.ipAddress ? <span class="mono one-line" title={event.userAgent}>{event.ipAddress}</span> : <span class="muted">{t("ui.none")}</span>) },
+  { key: "request", title: "error.request_id", minor: true, cell: (event) => (event.requestId ? <span class="mono one-line request-id" title={event.requestId}>{event.requestId}</span> : <span class="muted">{t("ui.none")}</span>) },
   { key: "time", title: "activity.time", cell: (event) => <Timestamp time={event.createTime} /> },
 ];
 

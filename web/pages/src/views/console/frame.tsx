@@ -8,6 +8,7 @@ import { ButtonLink } from "../../ui/button.js";
 import { PageHeader } from "../../ui/data.js";
 import { Alert } from "../../ui/feedback.js";
 import { Shell } from "../../ui/shell.js";
+import { HealthMeanwhile } from "./health.js";
 import { LevelAlert } from "./level.js";
 
 /** A page of the console: the frame, and the way in for those who lack the role or its level. */
@@ -23,7 +24,7 @@ export function ConsolePage({ title, lead, actions, children }: { title: string;
   ] as const;
   const menu = [{ label: t("console.to_account"), icon: "user", href: "/account" }] as const;
   return (
-    <Shell area={t("console.title")} home="/console" nav={nav} menu={menu}>
+    <Shell area={t("console.title")} home="/console" nav={nav} menu={menu} meanwhile={<HealthMeanwhile />}>
       <PageHeader title={title} {...(lead && { lead })} {...(actions && { actions })} />
       <WayIn>{children}</WayIn>
     </Shell>

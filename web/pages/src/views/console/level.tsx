@@ -43,7 +43,7 @@ function EnrolButton({ done }: { done: () => void }) {
   };
   return (
     <>
-      <Button kind="primary" icon="shield" onClick={() => setStep("enrol")}>{t("confirm.enrol_verb")}</Button>
+      <Button kind="primary" onClick={() => setStep("enrol")}>{t("confirm.enrol_verb")}</Button>
       {step === "enrol" && <EnrolTotp onClose={() => setStep(undefined)} done={(codes) => (codes.length > 0 ? setStep(codes) : void finish())} />}
       {Array.isArray(step) && <RecoveryCodes codes={step as readonly string[]} onClose={() => void finish()} />}
     </>

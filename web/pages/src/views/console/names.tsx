@@ -22,10 +22,10 @@ export function useNames(ids: readonly string[]): void {
 
 /** A person in a list: a link with the email, or the end of the id. */
 export function Person({ id }: { id: string }) {
-  if (id === "") return <span class="muted">{t("audit.nobody")}</span>;
+  if (id === "") return <span class="muted one-line">{t("audit.nobody")}</span>;
   const email = known.value[id];
   return (
-    <a class={email ? "cut" : "cut mono"} href={`/console/users/${id}`} title={id}>
+    <a class={email ? "one-line" : "one-line mono"} href={`/console/users/${id}`} title={email || id}>
       {email || `…${id.slice(-12)}`}
     </a>
   );

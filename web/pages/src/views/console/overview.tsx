@@ -10,6 +10,7 @@ import { Card } from "../../ui/data.js";
 import { Badge, Loaded } from "../../ui/feedback.js";
 import { Icon, type IconName } from "../../ui/icons.js";
 import { ConsolePage } from "./frame.js";
+import { HealthCard, loadHealth, type Health } from "./health.js";
 
 /** /console: what needs attention first, then the health of the services and counts. */
 export function ConsoleOverview() {
@@ -18,16 +19,6 @@ export function ConsoleOverview() {
       <Overviewed />
     </ConsolePage>
   );
-}
-
-interface Health {
-  readonly parts: readonly { readonly name: string; readonly well: boolean }[];
-}
-
-async function loadHealth(signal: AbortSignal): Promise<Health> {
-  const answer = await fetch("/status.json", { signal });
-  if (!answer.ok) throw new Error(`status.json: ${answer.status}`);
-  return (await answer.json()) as Health;
 }
 
 /** How many entries of a list are counted; a list that is longer shows that it is. */
@@ -61,21 +52,7 @@ function Overviewed() {
     <>
       <Attention health={health} failed={failed} keys={keys} />
       <div class="halves">
-        <Card title={t("console.health")} lead={t("console.health_lead")}>
-          <Loaded from={health} lines={4}>
-            {({ parts }) => (
-              <ul class="rows">
-                {parts.map(({ name, well }) => (
-                  <li key={name}>
-                    <Icon name={well ? "check" : "alert"} />
-                    <p class="row-title">{name}</p>
-                    {well ? <Badge kind="success">{t("console.healthy")}</Badge> : <Badge kind="danger">{t("console.unhealthy")}</Badge>}
-                  </li>
-                ))}
-              </ul>
-            )}
-          </Loaded>
-        </Card>
+        <HealthCard from={health} />
         <Card title={t("console.counts")}>
           <dl class="counts">
             <Counted name={t("users.title")} from={all} href="/console/users" />

@@ -68,10 +68,10 @@ function Proof({ policy: { recentSignIn, assurance } }: { policy: MethodPolicy }
 
 const columns: readonly Column<Method>[] = [
   { key: "method", title: "policy.method", cell: ({ name, id }) => <>{name}<p class="muted small mono cut">{id}</p></> },
-  { key: "service", title: "policy.service", minor: true, cell: ({ service }) => service },
+  { key: "service", title: "policy.service", minor: true, cell: ({ service }) => <span class="one-line">{service}</span> },
   { key: "who", title: "policy.who", cell: ({ policy }) => <Who policy={policy} /> },
   { key: "proof", title: "policy.proof", cell: ({ policy }) => <Proof policy={policy} /> },
-  { key: "rate", title: "policy.rate", minor: true, cell: ({ policy: { rate } }) => (rate ? t("policy.per", { count: rate.count, seconds: rate.periodSeconds }) : t("ui.none")) },
+  { key: "rate", title: "policy.rate", minor: true, cell: ({ policy: { rate } }) => <span class="one-line">{rate ? t("policy.per", { count: rate.count, seconds: rate.periodSeconds }) : t("ui.none")}</span> },
 ];
 
 function MethodList() {

@@ -13,7 +13,6 @@ import { ChangeEmail, EditRoles } from "./user-forms.js";
 type Name = "email" | "roles" | "sessions" | "password" | "factors" | "disable" | "enable" | "delete";
 
 interface Confirmed {
-  readonly danger?: boolean;
   /** Runs the action, and returns the user after it. */
   readonly run: (user: User) => Promise<User | undefined>;
 }
@@ -23,10 +22,9 @@ const confirmed: Partial<Record<Name, Confirmed>> = {
   sessions: { run: async (user) => (await users.revokeUserSessions({ userId: user.id }), user) },
   password: { run: async (user) => (await users.forcePasswordReset({ userId: user.id })).user },
   factors: { run: async (user) => (await users.resetUserFactors({ userId: user.id })).user },
-  disable: { danger: true, run: async (user) => (await users.disableUser({ userId: user.id })).user },
+  disable: { run: async (user) => (await users.disableUser({ userId: user.id })).user },
   enable: { run: async (user) => (await users.enableUser({ userId: user.id })).user },
   delete: {
-    danger: true,
     run: async (user) => {
       await users.deleteUser({ userId: user.id });
       go("/console/users");
@@ -52,11 +50,8 @@ export function Actions({ user, changed }: { user: User; changed: (user: User | 
       <ul class="actions">
         {names.map((name) => (
           <li key={name}>
-            <div>
-              <p class="row-title">{t(`user.${name}`)}</p>
-              <p class="row-text">{t(`user.${name}_help`)}</p>
-            </div>
-            <Button kind={confirmed[name]?.danger ? "danger" : "secondary"} onClick={() => setOpen(name)}>{t(`user.${name}`)}</Button>
+            <p class="row-text">{t(`user.${name}_help`)}</p>
+            <Button kind={name === "delete" ? "danger" : "secondary"} onClick={() => setOpen(name)}>{t(`user.${name}`)}</Button>
           </li>
         ))}
       </ul>

@@ -135,7 +135,7 @@ export function History({ userId, changes }: OfUser) {
               columns={[
                 { key: "event", title: t("activity.event"), cell: (event) => <EventCell event={event} /> },
                 { key: "actor", title: t("audit.actor"), cell: (event) => <Person id={event.actorId} /> },
-                { key: "address", title: t("activity.address"), minor: true, cell: (event) => <span class="mono">{event.ipAddress}</span> },
+                { key: "address", title: t("activity.address"), minor: true, cell: (event) => (event.ipAddress ? <span class="mono one-line">{event.ipAddress}</span> : <span class="muted">{t("ui.none")}</span>) },
                 { key: "time", title: t("activity.time"), cell: (event) => <Timestamp time={event.createTime} /> },
               ]}
             />

@@ -88,10 +88,12 @@ function UserList() {
           ) : (
             <>
               <DataTable caption={t("users.title")} columns={columns.map((column) => ({ ...column, ...sorting[column.key], title: t(column.title) }))} rows={users} id={(user) => user.id} />
-              <div class="pager">
-                <Button disabled={tokens.length < 2} onClick={() => setTokens(tokens.slice(0, -1))}>{t("ui.previous")}</Button>
-                <Button disabled={nextPageToken === ""} onClick={() => setTokens([...tokens, nextPageToken])}>{t("ui.next")}</Button>
-              </div>
+              {(tokens.length > 1 || nextPageToken !== "") && (
+                <div class="pager">
+                  <Button disabled={tokens.length < 2} onClick={() => setTokens(tokens.slice(0, -1))}>{t("ui.previous")}</Button>
+                  <Button disabled={nextPageToken === ""} onClick={() => setTokens([...tokens, nextPageToken])}>{t("ui.next")}</Button>
+                </div>
+              )}
             </>
           )
         }
