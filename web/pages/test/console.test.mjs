@@ -269,6 +269,57 @@ describe("an administrator", () => {
   });
 });
 
+describe("what is mailed", () => {
+  it("invites, resets passwords and factors, and is listed", async () => {
+    const { context, page, faults } = await visit(browser, system.url);
+    await signIn(context, system.url, system.email, system.password);
+    const email = newEmail();
+    await page.goto(`${system.url}/console/users`);
+    await page.getByRole("button", { name: "Create user" }).click();
+    await page.getByRole("dialog").getByLabel("Email", { exact: true }).fill(email);
+    await page.getByRole("dialog").getByRole("button", { name: "Create user" }).click();
+    await toast(page, "an invitation is on its way");
+    await heading(page, "User");
+    await act(page, "Reset password");
+    await toast(page, `The password of ${email} is removed.`);
+    await act(page, "Reset factors");
+    await toast(page, `The second factors of ${email} are removed.`);
+    await page.getByRole("link", { name: "Mails", exact: true }).first().click();
+    await heading(page, "Mails");
+    const rows = page.getByRole("row").filter({ hasText: email });
+    await rows.filter({ hasText: "Invitation" }).first().waitFor();
+    await page.getByLabel("Status").selectOption({ label: "Sent" });
+    await rows.filter({ hasText: "Sent" }).first().waitFor();
+    await page.getByLabel("Status").selectOption({ label: "Failed" });
+    await page.getByRole("heading", { name: "No mail fits" }).waitFor();
+    await page.getByRole("button", { name: "Clear the filter" }).click();
+    await rows.first().waitFor();
+    await context.close();
+    assert.deepEqual(faults.filter(fault => !/status of 400/.test(fault)), []); // its second factors need level 2
+  });
+
+  it("and failed needs attention, and is sent again or says why not", async () => {
+    const { context, page, faults } = await visit(browser, system.url);
+    await signIn(context, system.url, system.email, system.password);
+    // Nothing in the API makes a dead letter: a mail server must refuse for a day.
+    await promisify(execFile)(system.program, ["psql", "-c", "UPDATE auth.mails SET sent_time = NULL, fail_time = now(), last_error = '<script>window.hacked=1</script> refused' WHERE kind = 'invitation'"], {
+      env: { ...process.env, GATEHOUSE_DATA_DIR: system.data },
+    });
+    await page.goto(`${system.url}/console`);
+    await page.getByText(/mails? could not be delivered/).waitFor();
+    await page.locator("section.card").first().getByRole("link", { name: "View" }).click();
+    await heading(page, "Mails");
+    const row = page.getByRole("row").filter({ hasText: "Invitation" }).first();
+    await row.getByText("<script>window.hacked=1</script> refused").waitFor();
+    assert.equal(await page.evaluate(() => globalThis.hacked), undefined);
+    await picture(page, "console-mails-failed");
+    await row.getByRole("button", { name: "Send again" }).click();
+    await page.getByRole("alert").getByText("The content of this mail was erased.").waitFor();
+    await context.close();
+    assert.deepEqual(faults.filter(fault => !/status of 400/.test(fault)), []);
+  });
+});
+
 describe("what needs the second factor", () => {
   it("offers to set one up in place, and then to confirm it", async () => {
     const email = newEmail();
