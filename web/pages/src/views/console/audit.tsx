@@ -1,6 +1,7 @@
 import type { AuditEvent } from "@gatehouse/client";
 import { useState } from "preact/hooks";
 import { confirmed, useResource } from "../../app/actions.js";
+import { eventName } from "../../app/events.js";
 import { go, here } from "../../app/router.js";
 import { reasonText } from "../../app/problem.js";
 import { users } from "../../app/users-client.js";
@@ -9,7 +10,6 @@ import { Button } from "../../ui/button.js";
 import { DataTable, Timestamp, type Column } from "../../ui/data.js";
 import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
 import { Select } from "../../ui/fields.js";
-import { eventName } from "../account/sessions.js";
 import { ConsolePage } from "./frame.js";
 import { Person, useNames } from "./names.js";
 import { Pager, usePages } from "./pager.js";

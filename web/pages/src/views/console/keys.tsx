@@ -1,7 +1,7 @@
 import { confirmed, useResource } from "../../app/actions.js";
 import { users } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
-import { SigningKeyState, type SigningKey } from "@gatehouse/client";
+import { SigningKeyState, type SigningKey } from "../../../../../clients/typescript/src/gen/bff/v1/signing_keys_pb.js";
 import { DataTable, DescriptionList, Card, Timestamp, type Column } from "../../ui/data.js";
 import { Badge, Loaded } from "../../ui/feedback.js";
 import { ConsolePage } from "./frame.js";

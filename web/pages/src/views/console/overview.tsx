@@ -4,7 +4,7 @@ import { confirmed, useResource, type Resource } from "../../app/actions.js";
 import { security } from "../../app/session.js";
 import { users } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
-import { SigningKeyState, type ListSigningKeysResponse } from "@gatehouse/client";
+import { SigningKeyState, type ListSigningKeysResponse } from "../../../../../clients/typescript/src/gen/bff/v1/signing_keys_pb.js";
 import { ButtonLink } from "../../ui/button.js";
 import { Card } from "../../ui/data.js";
 import { Badge, Loaded } from "../../ui/feedback.js";
