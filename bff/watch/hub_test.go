@@ -26,7 +26,7 @@ type bench struct {
 
 func newBench(secrets ...[]byte) *bench {
 	revoked := access.NewRevocations(nil, nil, nil, func(context.Context, *authv1.CheckAccessRequest) error { return fault.Unavailable() }, nil)
-	b := &bench{revoked: revoked, Hub: New(Config{Keys: secrets, Feeds: []string{"auth", "users"}, Check: revoked.Check, Known: revoked.Known, Fresh: revoked.Fresh})}
+	b := &bench{revoked: revoked, Hub: New(Config{Keys: secrets, Feeds: []string{"auth", "users"}, Check: revoked.Check, Known: func(who *access.Principal) error { _, err := revoked.Known(who); return err }, Fresh: revoked.Fresh})}
 	revoked.Taken = b.Revoked
 	return b
 }

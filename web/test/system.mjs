@@ -80,7 +80,7 @@ export async function apart({ program, data }) {
     throw error;
   });
   return {
-    url, stop,
+    url, stop, database,
     stopUsers: () => roles.users.stop(),
     async startUsers() {
       roles.users = startUsers();

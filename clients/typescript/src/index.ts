@@ -18,6 +18,7 @@ export * from "./gen/bff/v1/account_service_pb.js";
 export * from "./gen/bff/v1/auth_service_pb.js";
 export * from "./gen/bff/v1/factors_pb.js";
 export * from "./gen/bff/v1/passkeys_pb.js";
+export * from "./gen/bff/v1/signing_keys_pb.js";
 export * from "./gen/bff/v1/types_pb.js";
 export * from "./gen/bff/v1/user_service_pb.js";
 export * from "./gen/bff/v1/watch_pb.js";

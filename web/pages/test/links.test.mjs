@@ -48,6 +48,8 @@ describe("the first page", () => {
     await page.waitForURL(`${system.url}/account`);
     await page.goto(system.url);
     await page.getByRole("link", { name: "Open the console" }).click();
+    await heading(page, "Overview");
+    await page.getByRole("link", { name: "Users", exact: true }).first().click();
     await heading(page, "Users");
     await page.getByRole("rowheader", { name: system.email }).waitFor();
     await page.getByLabel("Search by email or name").fill("nobody-has-this");
