@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { launch, visit } from "../../test/browser.mjs";
 import { apart, up } from "../../test/system.mjs";
-import { accessibilityFaults, assertWhole, enter, newEmail, password, picture, register, signIn, totp } from "./people.mjs";
+import { accessibilityFaults, assertWhole, enter, newEmail, password, picture, refuseOnce, register, signIn, totp } from "./people.mjs";
 
 let system, roles, browser, url;
 
@@ -202,15 +202,8 @@ describe("the account", () => {
     const { context, page, leave } = await open();
     const email = await register(url);
     await signIn(context, url, email);
-    let refusals = 0;
-    // The gateway of this test says once what it says after five minutes.
-    await page.route("**/bff.v1.AccountService/DeleteMe", route => {
-      if (refusals++ > 0) return route.continue();
-      return route.fulfill({ status: 400, contentType: "application/json", body: JSON.stringify({
-        code: "failed_precondition", message: "Sign in again.",
-        details: [{ type: "google.rpc.ErrorInfo", value: "ChlSRUFVVEhFTlRJQ0FUSU9OX1JFUVVJUkVEEglnYXRlaG91c2U", debug: { reason: "REAUTHENTICATION_REQUIRED", domain: "gatehouse" } }],
-      }) });
-    });
+    const refusal = refuseOnce();
+    await page.route("**/bff.v1.AccountService/DeleteMe", refusal);
     await page.goto(`${url}/account/data`);
     await page.getByRole("button", { name: "Delete account" }).click();
     await page.getByLabel(`Type ${email} to confirm`).fill(email);
@@ -223,7 +216,7 @@ describe("the account", () => {
     await confirm.getByLabel("Password", { exact: true }).fill(password);
     await confirm.getByRole("button", { name: "Continue" }).click();
     await heading(page, "You are signed out");
-    assert.equal(refusals, 2);
+    assert.equal(refusal.calls, 2);
     await page.goto(`${url}/sign-in`);
     await enter(page, email);
     await page.getByRole("alert").getByText("The email or the password is wrong.").waitFor();
