@@ -19,6 +19,8 @@ export interface Config {
   readonly passkeys: boolean;
   /** People can sign in with a mailed code. */
   readonly emailSignIn?: boolean;
+  /** What API keys may be allowed, by the names of the API. */
+  readonly scopes: readonly string[];
   /** Facts for the person who just started the program on this machine. */
   readonly firstRun?: { readonly administrator?: string; readonly mailbox?: string; readonly url: string };
   /** Only the pages of mailed links are served. */

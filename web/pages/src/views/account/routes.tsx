@@ -13,6 +13,7 @@ export const accountRoutes: readonly Route[] = [
   { path: "/account/password", page: Password },
   { path: "/account/factors", page: lazy(() => import("./factors.js").then((part) => part.Factors)) },
   { path: "/account/sessions", page: Sessions },
+  { path: "/account/keys", page: lazy(() => import("./keys.js").then((part) => part.Keys)) },
   { path: "/account/activity", page: Activity },
   { path: "/account/data", page: Data },
 ];
