@@ -29,7 +29,7 @@ var authService = Definition{
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -65,7 +65,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, PasswordList: find[*passwordListFlags](s).list, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
-		SignUpDomains: find[*signUpFlags](s).domains, EmailSignIn: find[*signUpFlags](s).on(),
+		SignUpDomains: find[*signUpFlags](s).domains, EmailSignIn: find[*emailSignInFlags](s).on(),
 		RememberDevice: find[*deviceFlags](s).rememberDevice,
 		KeyLife:        accounts.keyLife, AuditLife: accounts.auditLife,
 		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,

@@ -281,7 +281,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}
-	config.Pages.AcceptsGzip = rpc.AcceptsGzip
+	config.Pages.AcceptsGzip, config.Pages.Scopes = rpc.AcceptsGzip, scopesOf(s.rpc.Methods())
 	people := pages.NewHandler(config.Pages)
 	for _, pattern := range people.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), people)
