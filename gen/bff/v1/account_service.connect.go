@@ -463,15 +463,15 @@ type AccountServiceClient interface {
 	// and mails the caller. It may do what its scopes, and the caller's roles
 	// then, allow. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument SCOPE_UNKNOWN, NETWORK_INVALID or
-	// EXPIRE_TIME_INVALID,
-	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
-	// EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_KEYS.
+	// EXPIRE_TIME_INVALID, not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_KEYS.
 	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
 	// ListKeys returns the caller's API keys that were not revoked, the newest
 	// first.
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	// RevokeKey ends one of the caller's API keys. Every gateway refuses it
-	// within a second. Errors: not_found KEY_NOT_FOUND.
+	// within a second. Errors: not_found KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
@@ -667,15 +667,15 @@ type AccountServiceHandler interface {
 	// and mails the caller. It may do what its scopes, and the caller's roles
 	// then, allow. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument SCOPE_UNKNOWN, NETWORK_INVALID or
-	// EXPIRE_TIME_INVALID,
-	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
-	// EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_KEYS.
+	// EXPIRE_TIME_INVALID, not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_KEYS.
 	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
 	// ListKeys returns the caller's API keys that were not revoked, the newest
 	// first.
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	// RevokeKey ends one of the caller's API keys. Every gateway refuses it
-	// within a second. Errors: not_found KEY_NOT_FOUND.
+	// within a second. Errors: not_found KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)

@@ -306,7 +306,7 @@ type UserServiceClient interface {
 	// first.
 	ListUserKeys(context.Context, *ListUserKeysRequest) (*ListUserKeysResponse, error)
 	// RevokeUserKey ends one of a user's API keys. Errors: not_found
-	// KEY_NOT_FOUND.
+	// KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no
@@ -415,7 +415,7 @@ type UserServiceHandler interface {
 	// first.
 	ListUserKeys(context.Context, *ListUserKeysRequest) (*ListUserKeysResponse, error)
 	// RevokeUserKey ends one of a user's API keys. Errors: not_found
-	// KEY_NOT_FOUND.
+	// KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no

@@ -1530,9 +1530,9 @@ export const AccountService: GenService<{
    * and mails the caller. It may do what its scopes, and the caller's roles
    * then, allow. It requires a sign-in or a Reauthenticate within the last five
    * minutes. Errors: invalid_argument SCOPE_UNKNOWN, NETWORK_INVALID or
-   * EXPIRE_TIME_INVALID,
-   * failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
-   * EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_KEYS.
+   * EXPIRE_TIME_INVALID, not_found USER_NOT_FOUND, failed_precondition
+   * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+   * resource_exhausted TOO_MANY_KEYS.
    *
    * @generated from rpc bff.v1.AccountService.CreateKey
    */
@@ -1554,7 +1554,7 @@ export const AccountService: GenService<{
   },
   /**
    * RevokeKey ends one of the caller's API keys. Every gateway refuses it
-   * within a second. Errors: not_found KEY_NOT_FOUND.
+   * within a second. Errors: not_found KEY_NOT_FOUND or USER_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.RevokeKey
    */

@@ -1822,7 +1822,7 @@ export const UserService: GenService<{
   },
   /**
    * RevokeUserKey ends one of a user's API keys. Errors: not_found
-   * KEY_NOT_FOUND.
+   * KEY_NOT_FOUND or USER_NOT_FOUND.
    *
    * @generated from rpc bff.v1.UserService.RevokeUserKey
    */
