@@ -366,9 +366,7 @@ func (h *Hub) current(now time.Time) bool {
 }
 
 // lost returns the error of a stream while a feed is lost.
-func (h *Hub) lost() *connect.Error { return fault.WithRetry(errLost, retryDelay()) }
-
-var errLost = fault.New(connect.CodeUnavailable, fault.ReasonUnavailable, "Changes cannot be followed just now. Open the stream again in a moment.")
+func (h *Hub) lost() *connect.Error { return fault.UnavailableFor(retryDelay()) }
 
 func retryDelay() time.Duration { return rand.N(maxRetry).Round(time.Millisecond) }
 
