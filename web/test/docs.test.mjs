@@ -196,6 +196,7 @@ describe("/docs, to read", () => {
     assert.equal(new Set(keys).size, keys.length);
 
     await operation(page, "AuthService", "login");
+    await page.locator("#operations-AuthService-login tr.response[data-code='200']").waitFor();
     const codes = await page.locator("#operations-AuthService-login .responses-wrapper tr.response[data-code]").evaluateAll(all => all.map(one => one.dataset.code));
     assert.deepEqual(codes, ["200", "400", "401", "403", "429"]);
 
