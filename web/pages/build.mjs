@@ -98,6 +98,9 @@ async function build(entries) {
     alias: { "@gatehouse/client": client },
     plugins: [packagesOfClient, withoutUnused, compactDescriptors, smallDescriptorDescriptor],
     nodePaths: [join(here, "node_modules")],
+    // The names of the files hash the paths of what they hold: a folder of packages that is
+    // linked, as in a copy of the tree, must not change them.
+    preserveSymlinks: true,
     entryNames: "[name]-[hash]",
     chunkNames: "[name]-[hash]",
     assetNames: "[name]-[hash]",
