@@ -65,7 +65,7 @@ describe("signing up and in", () => {
     await enter(page, email, "quite another password");
     const alert = page.getByRole("alert");
     await alert.getByText("The email or the password is wrong.").waitFor();
-    assert.ok(await alert.evaluate(box => box === document.activeElement));
+    await page.waitForFunction(() => document.activeElement.role === "alert");
     assert.equal(await page.getByLabel("Email", { exact: true }).inputValue(), email);
     await leave();
   });
