@@ -45,9 +45,6 @@ func (r *results) measureCached(ctx context.Context, h *stack, o options, progre
 		return err
 	}
 	defer gateway.stop()
-	if err := h.nameAnswers(address); err != nil {
-		return err
-	}
 	answer, err := h.me(ctx, threeProcesses, h.people[0])
 	if err != nil {
 		return err
@@ -69,8 +66,8 @@ func (r *results) measureCached(ctx context.Context, h *stack, o options, progre
 	systems := [cachedCount]system{
 		cachedAnswer:    {address: address, ask: byGet, gateway: gateway, servers: behind},
 		bareOne:         {address: handAt, ask: byGet, gateway: hand, servers: []*process{hand}},
-		cachedUnchanged: {address: address, ask: ifChanged, gateway: gateway, servers: behind},
-		bareUnchanged:   {address: handAt, ask: ifChanged, gateway: hand, servers: []*process{hand}},
+		cachedUnchanged: {address: address, ask: ifChanged, gateway: gateway, servers: behind, etagsOf: address},
+		bareUnchanged:   {address: handAt, ask: ifChanged, gateway: hand, servers: []*process{hand}, etagsOf: address},
 	}
 	k := &r.cached
 	var series []*[]turn

@@ -85,6 +85,11 @@ func (h *stack) measure(ctx context.Context, s system, o options) (turn, error) 
 	if err := h.refresh(ctx); err != nil {
 		return turn{}, err
 	}
+	if s.etagsOf != "" {
+		if err := h.nameAnswers(s.etagsOf); err != nil {
+			return turn{}, err
+		}
+	}
 	load, err := startLoad(ctx, s.address, s.ask, h.people, o.connections, o.settle+o.length)
 	if err != nil {
 		return turn{}, err

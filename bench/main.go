@@ -145,17 +145,24 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	if o.profiles != "" {
 		return h.profile(ctx, o)
 	}
+	// A part that fails must not cost the figures of the others, which took minutes.
+	var failures error
 	for _, part := range parts {
-		if !o.wants(part.name) {
+		if !o.wants(part.name) || ctx.Err() != nil {
 			continue
 		}
 		o.until = schedule.next(part.name)
 		if err := part.measure(&results, ctx, h, o, stderr); err != nil {
-			return fmt.Errorf("measure %s: %w", part.name, err)
+			err = fmt.Errorf("measure %s: %w", part.name, err)
+			fmt.Fprintln(stderr, "bench:", err)
+			failures = errors.Join(failures, err)
 		}
 	}
 	results.noise = h.noise
-	return results.write(stdout, o)
+	if failures != nil {
+		o.results = "" // not the page of a whole run
+	}
+	return errors.Join(failures, ctx.Err(), results.write(stdout, o))
 }
 
 // people share the load, so that none exceeds a method's rate limit.

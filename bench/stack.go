@@ -30,6 +30,9 @@ type system struct {
 	ask     ask
 	gateway *process   // nil for one that can't be run here
 	servers []*process // the gateway and what is behind it
+	// etagsOf is the address of the gateway whose ETags the requests carry, if they do.
+	// They change with each refresh of the tokens, because a session's last use does.
+	etagsOf string
 }
 
 // The systems, in the table's order. The last two use JSON, as Fastify does.

@@ -2,6 +2,8 @@ package rpc_test
 
 import (
 	"context"
+	"log/slog"
+	"slices"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -19,7 +21,8 @@ import (
 // Each call of a batch passes the chain of its method, as if it had come on its own.
 func TestEachCallOfABatchPassesThePolicyOfItsMethod(t *testing.T) {
 	t.Parallel()
-	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Internal: true}, func(server *connect.Server) {
+	log := &lockedBuffer{}
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Internal: true, Logger: slog.New(slog.NewJSONHandler(log, nil))}, func(server *connect.Server) {
 		rpctest.RegisterProfiles(rpctest.Found)(server)
 		usersv1.RegisterRelayServiceHandler(server, relayService{})
 	})
@@ -66,6 +69,17 @@ func TestEachCallOfABatchPassesThePolicyOfItsMethod(t *testing.T) {
 			if err := rpc.BatchError(got.GetError()); one.code != 0 && fault.Reason(err) == "" {
 				t.Errorf("%s: %s: got no reason in %v", name, one.name, err)
 			}
+		}
+		var logged []string
+		for _, line := range log.lines(t) {
+			logged = append(logged, line["method"].(string))
+		}
+		slices.Sort(logged)
+		// What can't be called in a batch does not reach its method.
+		want := []string{usersv1.ProfileServiceGetProfileProcedure, usersv1.ProfileServiceGetProfileProcedure, usersv1.ProfileServiceGetProfileProcedure, "/users.v1.ProfileService/Guess"}
+		slices.Sort(want)
+		if !slices.Equal(logged, want) {
+			t.Errorf("%s: the log has the methods %q, want %q", name, logged, want)
 		}
 		found := &usersv1.GetProfileResponse{}
 		if err := proto.Unmarshal(response.GetItems()[0].GetMessage(), found); err != nil || found.GetProfile().GetId() != rpctest.ProfileID {

@@ -124,7 +124,7 @@ func logAndMapErrors(log callLog, p *policy.Method) connect.ServerInterceptor {
 
 			err := callRecovering(ctx, spec, decodeErrorStream{stream}, next)
 			if connecthttp.IsNotModifiedError(err) {
-				log.write(ctx, info, call, time.Since(start), nil, true)
+				log.write(ctx, spec, info, call, time.Since(start), nil, true)
 				return err
 			}
 			if err != nil && errors.Is(context.Cause(ctx), serve.ErrStopping) && fault.Reason(err) != fault.Reason(errStopping) {
@@ -140,7 +140,7 @@ func logAndMapErrors(log callLog, p *policy.Method) connect.ServerInterceptor {
 					info.ResponseHeader().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 				}
 			}
-			log.write(ctx, info, call, time.Since(start), failure, false)
+			log.write(ctx, spec, info, call, time.Since(start), failure, false)
 			if failure == nil {
 				return nil
 			}
@@ -180,7 +180,7 @@ func milliseconds(took time.Duration) slog.Attr {
 	return slog.Float64("duration_ms", float64(took.Microseconds())/1000)
 }
 
-func (l callLog) write(ctx context.Context, info *connect.CallInfo, call *Call, took time.Duration, failure *connect.Error, notModified bool) {
+func (l callLog) write(ctx context.Context, spec connect.Spec, info *connect.CallInfo, call *Call, took time.Duration, failure *connect.Error, notModified bool) {
 	level, code, ours := l.level, "ok", false
 	if failure != nil {
 		code = failure.Code().String()
@@ -207,7 +207,7 @@ func (l callLog) write(ctx context.Context, info *connect.CallInfo, call *Call, 
 	}
 	attrs := make([]slog.Attr, 0, 11)
 	attrs = append(attrs,
-		slog.String("method", info.Spec.Procedure),
+		slog.String("method", spec.Procedure),
 		slog.String("code", code),
 		milliseconds(took),
 		slog.String("request_id", call.RequestID),
