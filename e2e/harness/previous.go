@@ -13,15 +13,29 @@ import (
 // previousRelease is the commit of the release before this one. A release changes it.
 const previousRelease = "cacb93809f3e6e1438c71c4aa51d319373df6fa4"
 
+// beforeFactors is the last commit whose auth knows no second factors.
+const beforeFactors = "3eab7a6365a2a8b9eaeccdfeec392778ce80e96c"
+
 // BuildPrevious builds the program of the previous release and returns its path. A clone
 // without its history has no previous release, so the test is skipped there.
 func BuildPrevious(t *testing.T) string {
 	t.Helper()
+	return buildCommit(t, previousRelease)
+}
+
+// BuildBeforeFactors is BuildPrevious for the last program that knows no second factors.
+func BuildBeforeFactors(t *testing.T) string {
+	t.Helper()
+	return buildCommit(t, beforeFactors)
+}
+
+func buildCommit(t *testing.T, commit string) string {
+	t.Helper()
 	testneed.Program(t, "git")
-	if exec.Command("git", "cat-file", "-e", previousRelease).Run() != nil {
+	if exec.Command("git", "cat-file", "-e", commit).Run() != nil {
 		said, _ := exec.Command("git", "rev-parse", "--is-shallow-repository").CombinedOutput()
 		if answer := strings.TrimSpace(string(said)); answer == "false" {
-			t.Fatalf("the repository has its history and lacks the commit %s of the previous release", previousRelease)
+			t.Fatalf("the repository has its history and lacks the commit %s of a previous release", commit)
 		}
 		t.Skip("this is no clone with its history, so the previous release can't be built: git fetch --unshallow")
 	}
@@ -33,7 +47,7 @@ func BuildPrevious(t *testing.T) string {
 		t.Fatal(err)
 	}
 	for _, command := range []*exec.Cmd{
-		exec.Command("git", "archive", "--output="+archive, previousRelease),
+		exec.Command("git", "archive", "--output="+archive, commit),
 		exec.Command("tar", "-xf", archive, "-C", source),
 		exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", program, "."),
 	} {
