@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen service remove-service web lint test test-fast check bench build release
+.PHONY: all gen service remove-service web lint test test-fast check check-kubernetes bench build release
 
 all: gen lint test
 
@@ -66,6 +66,11 @@ test-fast:
 # scripts that need Node, npm and Chromium. .ci/run installs those first.
 check:
 	scripts/check.sh
+
+# Applies the chart to a real API server, which it builds first: ten minutes on two cores.
+# Needs etcd, such as Debian's etcd-server. No pod runs.
+check-kubernetes:
+	scripts/kubernetes.sh
 
 bench:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "npm not found: skipping Fastify"; fi
