@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen service remove-service web lint test test-fast check bench build release
+.PHONY: all gen service remove-service web lint test test-fast check check-kubernetes check-cluster bench build release
 
 all: gen lint test
 
@@ -36,6 +36,7 @@ lint: .protodeps
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -vE '(^|/)gen/')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags crashpoint ./internal/crashpoint
+	go vet -tags cluster ./e2e/cluster
 	cd tools && go vet ./...
 	cd tools/kubernetes && go vet ./...
 	cd clients/go && go vet ./...
@@ -66,6 +67,16 @@ test-fast:
 # scripts that need Node, npm and Chromium. .ci/run installs those first.
 check:
 	scripts/check.sh
+
+# Applies the chart to a real API server, which it builds first: ten minutes on two cores.
+# Needs etcd, such as Debian's etcd-server. No pod runs.
+check-kubernetes:
+	scripts/kubernetes.sh
+
+# Breaks each part of two of everything in turn, under load: eight minutes. Needs Postgres,
+# PgBouncer, Redis and HAProxy, and as root also fills a disk.
+check-cluster:
+	GATEHOUSE_TEST_REQUIRE=all go test -v -tags cluster -count=1 -timeout 10m ./e2e/cluster
 
 bench:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "npm not found: skipping Fastify"; fi

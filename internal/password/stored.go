@@ -40,7 +40,7 @@ type stored struct {
 	live    bool  // whether it has the parameters of new ones
 }
 
-var errFormat = errors.New("it has no form that is known: bcrypt, argon2id, argon2i, scrypt, pbkdf2-sha1, -sha256 or -sha512")
+var errFormat = errors.New("it has no form that is known: bcrypt, argon2id, argon2i, scrypt, pbkdf2-sha1, -sha256 or -sha512, fbscrypt, or one of Django's")
 
 // Acceptable says whether [Hasher.Check] can check passwords against the hash,
 // and if not, why.
@@ -59,7 +59,12 @@ func parse(text string) (stored, error) {
 	case "2a", "2b", "2y":
 		return parseBcrypt(text)
 	case "scrypt":
+		if text[0] != '$' {
+			return parseDjangoScrypt(text)
+		}
 		return parseScrypt(text)
+	case "fbscrypt":
+		return parseFirebase(text)
 	case "pbkdf2", "pbkdf2-sha1":
 		return parsePBKDF2(text, sha1.New)
 	case "pbkdf2-sha256":
@@ -73,7 +78,7 @@ func parse(text string) (stored, error) {
 	case "pbkdf2_sha512":
 		return parseDjango(text, sha512.New)
 	default:
-		return stored{}, errFormat
+		return parseDjangoPrefix(text)
 	}
 }
 
@@ -161,13 +166,8 @@ func parseScrypt(text string) (stored, error) {
 		return stored{}, err
 	}
 	logN, r, p := costs[0], costs[1], costs[2]
-	switch {
-	case r < 1 || r > 64:
-		return stored{}, fmt.Errorf("scrypt's r is %d, not 1 to 64", r)
-	case p < 1 || p > maxScryptLanes:
-		return stored{}, fmt.Errorf("scrypt's p is %d, not 1 to %d", p, maxScryptLanes)
-	case logN < 1 || logN > 24 || r<<logN > maxMemory*8: // 128 bytes each
-		return stored{}, fmt.Errorf("scrypt's ln is %d, which with r=%d takes more than %d MiB, or is less than 1", logN, r, maxMemory/1024)
+	if err := scryptCosts("ln", logN, r, p); err != nil {
+		return stored{}, err
 	}
 	salt, want, err := saltAndHash(parts[3], parts[4])
 	if err != nil {
