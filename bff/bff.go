@@ -224,7 +224,7 @@ func (s *Service) join(config Config) error {
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
 	s.account = &accountService{directory: people, live: s.live, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
-	s.user = &userService{directory: people}
+	s.user = &userService{directory: people, Users: &watch.Users{Hub: s.live, Caller: caller}}
 	return s.joinKeys(people)
 }
 

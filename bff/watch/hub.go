@@ -1,10 +1,10 @@
-// Package watch streams changes of an account to its owner. A Hub holds the open
-// streams of a gateway. It is fed by the change feeds and the revocations that the
-// gateway follows anyway, so that an idle stream costs no query and no connection to a
-// service.
+// Package watch streams changes of an account to its owner, and of all accounts to
+// administrators. A Hub holds the open streams of a gateway. It is fed by the change feeds
+// and the revocations that the gateway follows anyway, so that an idle stream costs no
+// query and no connection to a service.
 //
-// A stream names parts that have changed, never values. What a stream has not sent yet is
-// a set of parts, so that its memory does not grow with the changes. The cursor of an
+// A stream names parts or accounts that have changed, never values. What a stream has not
+// sent yet is a bounded set, so that its memory does not grow with the changes. The cursor of an
 // event is the position of the hub in its feeds (position.go), and is taken together with
 // the parts: an event never confirms a change that it does not name.
 //
@@ -17,7 +17,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,8 +40,11 @@ const (
 	refreshAhead = 30 * time.Second
 	// sweepInterval is how often the hub looks for streams that are due.
 	sweepInterval = time.Second
-	// maxMerged is how many changes a stream merges while its reader does not read.
+	// maxMerged is how many changes a stream merges while its reader does not read. For a
+	// stream of all accounts, those of one update of a feed are one.
 	maxMerged = 64
+	// maxAccounts is how many accounts an event names; for more it is complete.
+	maxAccounts = 100
 	// writeTimeout is how long a write to a reader may take, and endTimeout that of a
 	// stream that must end.
 	writeTimeout = 20 * time.Second
@@ -83,15 +86,26 @@ type Hub struct {
 	feeds   []*feed
 	cursor  string // of the position; "" if it is not sealed yet
 	streams map[*stream]struct{}
-	// users are the streams by the account of their caller.
-	users map[string][]*stream
+	// own are the streams of an account's own changes, by the account.
+	own map[string][]*stream
+	// all are the streams of the changes of all accounts.
+	all map[*stream]struct{}
+	// counts are the open streams by their method and caller, and by their method alone.
+	counts map[opened]int
+}
+
+// opened is a method, and one of its callers or "" for all.
+type opened struct {
+	method *policy.Method
+	caller string
 }
 
 // Event is what a stream sends.
 type Event struct {
-	// Parts have changed. Without any, and without Ended and RefreshDue, the stream is
-	// alive.
-	Parts []string
+	// Parts of the caller's own account have changed, or Accounts if the stream is of all.
+	// Without any, and without Complete, Ended and RefreshDue, the stream is alive.
+	Parts    []string
+	Accounts []string
 	// Ended is why the stream ends.
 	Ended *connect.Error
 	// RefreshDue reports that the token expires soon.
@@ -107,7 +121,10 @@ func New(config Config) *Hub {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	h := &Hub{config: config, sealer: newSealer(config.Keys), streams: map[*stream]struct{}{}, users: map[string][]*stream{}}
+	h := &Hub{
+		config: config, sealer: newSealer(config.Keys),
+		streams: map[*stream]struct{}{}, own: map[string][]*stream{}, all: map[*stream]struct{}{}, counts: map[opened]int{},
+	}
 	for _, name := range config.Feeds {
 		h.feeds = append(h.feeds, newFeed(name))
 	}
@@ -121,13 +138,22 @@ func New(config Config) *Hub {
 // resource_exhausted TOO_MANY_STREAMS or STREAM_TOO_SLOW, unavailable
 // SERVICE_UNAVAILABLE or SERVER_STOPPING.
 func (h *Hub) Watch(ctx context.Context, who *access.Principal, cursor string, send func(Event) error) error {
-	s, err := h.join(who, cursor, rpc.CallFrom(ctx).Method, func() { rpc.InterruptWrites(ctx) })
-	if err != nil {
+	return h.watch(ctx, &stream{who: who}, cursor, send)
+}
+
+// WatchAll is Watch for the changes of all accounts.
+func (h *Hub) WatchAll(ctx context.Context, who *access.Principal, cursor string, send func(Event) error) error {
+	return h.watch(ctx, &stream{who: who, all: true}, cursor, send)
+}
+
+func (h *Hub) watch(ctx context.Context, s *stream, cursor string, send func(Event) error) error {
+	s.method, s.interrupt = rpc.CallFrom(ctx).Method, func() { rpc.InterruptWrites(ctx) }
+	if err := h.join(s, cursor); err != nil {
 		return err
 	}
 	defer h.leave(s)
 	// A revocation that came before the stream joined was not for it.
-	if err := h.config.Check(ctx, who); err != nil {
+	if err := h.config.Check(ctx, s.who); err != nil {
 		return err
 	}
 	for {
@@ -167,51 +193,52 @@ func (h *Hub) reason(s *stream, err error) error {
 }
 
 // join adds a stream. Its first event says what has changed since the cursor.
-func (h *Hub) join(who *access.Principal, cursor string, method *policy.Method, interrupt func()) (*stream, error) {
+func (h *Hub) join(s *stream, cursor string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.config.Now()
-	switch {
-	case !h.current(now):
-		return nil, h.lost()
-	case method != nil && method.OpenStreams != nil && (len(h.users[who.UserID]) >= method.OpenStreams.PerCaller || len(h.streams) >= method.OpenStreams.Total):
-		streamRefusals.Add(context.Background(), 1)
-		return nil, errTooMany
+	ofCaller, ofAll := opened{s.method, s.who.UserID}, opened{method: s.method}
+	if !h.current(now) {
+		return h.lost()
 	}
-	s := &stream{who: who, wake: make(chan struct{}, 1), alive: true, begun: now, interrupt: interrupt}
+	if m := s.method; m != nil && m.OpenStreams != nil && (h.counts[ofCaller] >= m.OpenStreams.PerCaller || h.counts[ofAll] >= m.OpenStreams.Total) {
+		streamRefusals.Add(context.Background(), 1)
+		return errTooMany
+	}
+	s.wake, s.alive, s.begun = make(chan struct{}, 1), true, now
 	positions, known := h.sealer.open(cursor, len(h.feeds))
 	for i, f := range h.feeds {
 		if !known || !f.reaches(positions[i]) {
-			s.complete = true
+			s.setComplete()
 			continue
 		}
-		for part, kind := range partKinds {
-			if f.changed(kind+who.UserID, positions[i]) {
-				s.parts |= parts(1) << part
-			}
-		}
+		s.resume(f, positions[i])
 	}
-	s.parts = s.parts.implied()
+	h.counts[ofCaller]++
+	h.counts[ofAll]++
 	h.streams[s] = struct{}{}
-	h.users[who.UserID] = append(h.users[who.UserID], s)
-	return s, nil
+	if s.all {
+		h.all[s] = struct{}{}
+	} else {
+		h.own[s.who.UserID] = append(h.own[s.who.UserID], s)
+	}
+	return nil
 }
 
 func (h *Hub) leave(s *stream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.streams, s)
-	own := h.users[s.who.UserID]
-	for i := range own {
-		if own[i] == s {
-			own[i] = own[len(own)-1]
-			own[len(own)-1] = nil
-			own = own[:len(own)-1]
-			break
-		}
+	delete(h.all, s)
+	if own := slices.DeleteFunc(h.own[s.who.UserID], func(one *stream) bool { return one == s }); len(own) > 0 {
+		h.own[s.who.UserID] = own
+	} else {
+		delete(h.own, s.who.UserID)
 	}
-	if h.users[s.who.UserID] = own; len(own) == 0 {
-		delete(h.users, s.who.UserID)
+	for _, one := range []opened{{s.method, s.who.UserID}, {method: s.method}} {
+		if h.counts[one]--; h.counts[one] == 0 {
+			delete(h.counts, one)
+		}
 	}
 	reason := "closed"
 	if s.ended != nil {
@@ -229,12 +256,8 @@ func (h *Hub) take(s *stream) (Event, bool) {
 	switch {
 	case s.ended != nil:
 		event.Ended = s.ended
-	case s.complete || s.parts != 0:
-		event.Complete, event.Parts = s.complete, s.parts.names()
-		if s.complete {
-			event.Parts = allParts
-		}
-		s.complete, s.parts, s.merged = false, 0, 0
+	case s.changed():
+		s.takeChanges(&event)
 	case s.refreshDue:
 		event.RefreshDue, s.refreshDue = true, false
 	case !s.alive:
@@ -277,18 +300,24 @@ func (h *Hub) Changed(name string, complete bool, tags []string, cursor string) 
 	h.cursor = ""
 	if complete {
 		for s := range h.streams {
-			s.complete = true
+			s.setComplete()
 			s.signal()
 		}
 	}
+	var accounts []string
 	for _, tag := range tags {
-		kind, id, _ := strings.Cut(tag, "/")
-		part := partOf(kind)
+		part, account := partOf(tag)
 		if part == 0 {
 			continue
 		}
-		for _, s := range h.users[id] {
+		accounts = append(accounts, account)
+		for _, s := range h.own[account] {
 			s.note(part)
+		}
+	}
+	if len(accounts) > 0 {
+		for s := range h.all {
+			s.noteAccounts(accounts)
 		}
 	}
 }

@@ -63,10 +63,16 @@ type reader struct {
 
 func (b *bench) open(t *testing.T, who *access.Principal, cursor string) *reader {
 	t.Helper()
+	return read(t, b.Watch, who, cursor)
+}
+
+// read reads a stream that watch opens.
+func read(t *testing.T, watch func(context.Context, *access.Principal, string, func(Event) error) error, who *access.Principal, cursor string) *reader {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &reader{got: make(chan Event, 1000), err: make(chan error, 1), stop: cancel}
 	go func() {
-		r.err <- b.Watch(ctx, who, cursor, func(event Event) error { r.got <- event; return nil })
+		r.err <- watch(ctx, who, cursor, func(event Event) error { r.got <- event; return nil })
 	}()
 	synctest.Wait()
 	return r
@@ -173,7 +179,7 @@ func TestAStreamEndsWhenItsTokenIsRevoked(t *testing.T) {
 				if err := b.Watch(t.Context(), principal("ada"), "", func(Event) error { return nil }); fault.Reason(err) != one.reason {
 					t.Errorf("a new stream with the token ended with %v, want %s", err, one.reason)
 				}
-				if b.Open() != 0 || len(b.users) != 0 {
+				if b.Open() != 0 || len(b.own) != 0 || len(b.counts) != 0 {
 					t.Errorf("%d streams are still held", b.Open())
 				}
 			})
@@ -221,12 +227,11 @@ func TestASlowReaderLosesItsStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(secret)
 		b.begin()
-		s, err := b.join(principal("ada"), "", nil, func() {})
-		if err != nil {
+		interrupted := 0
+		s := &stream{who: principal("ada"), interrupt: func() { interrupted++ }}
+		if err := b.join(s, ""); err != nil {
 			t.Fatal(err)
 		}
-		interrupted := 0
-		s.interrupt = func() { interrupted++ }
 		b.take(s) // and never sent
 		for i := range maxMerged {
 			b.update("users", false, "profile/ada")
@@ -243,7 +248,10 @@ func TestASlowReaderLosesItsStream(t *testing.T) {
 		}
 		b.leave(s)
 
-		quiet, _ := b.join(principal("ada"), "", nil, func() { interrupted++ })
+		quiet := &stream{who: principal("ada"), interrupt: func() { interrupted++ }}
+		if err := b.join(quiet, ""); err != nil {
+			t.Fatal(err)
+		}
 		b.take(quiet)
 		b.run(writeTimeout + 2*time.Second)
 		if fault.Reason(quiet.ended) != "STREAM_TOO_SLOW" || interrupted < 2 {

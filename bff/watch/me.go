@@ -3,11 +3,8 @@ package watch
 import (
 	"context"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	"gatehouse/bff/access"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/fault"
 )
 
 // Me serves a stream of AccountService.WatchMe.
@@ -16,11 +13,7 @@ func (h *Hub) Me(ctx context.Context, who *access.Principal, req *bffv1.WatchMeR
 		message := &bffv1.WatchMeResponse{Cursor: event.Cursor, Complete: event.Complete}
 		switch {
 		case event.Ended != nil:
-			ended := &bffv1.Ended{Reason: fault.Reason(event.Ended)}
-			if after, ok := fault.RetryDelay(event.Ended); ok {
-				ended.RetryDelay = durationpb.New(after)
-			}
-			message.Event = &bffv1.WatchMeResponse_Ended{Ended: ended}
+			message.Event = &bffv1.WatchMeResponse_Ended{Ended: endedOf(event.Ended)}
 		case event.RefreshDue:
 			message.Event = &bffv1.WatchMeResponse_RefreshDue{RefreshDue: &bffv1.RefreshDue{}}
 		case len(event.Parts) > 0:

@@ -40,7 +40,7 @@ func countEvent(event Event) {
 		label = endedLabel
 	case event.RefreshDue:
 		label = refreshLabel
-	case event.Complete || len(event.Parts) > 0:
+	case event.Complete || len(event.Parts) > 0 || len(event.Accounts) > 0:
 		label = changedLabel
 	}
 	streamEvents.Add(context.Background(), 1, label)

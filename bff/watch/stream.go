@@ -1,12 +1,15 @@
 package watch
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
 
 	"gatehouse/bff/access"
+	"gatehouse/internal/policy"
 )
 
 // parts is a set of parts.
@@ -34,13 +37,15 @@ func (p parts) implied() parts {
 	return p
 }
 
-// partOf returns the parts that a change of a tag's kind may concern; none for a kind
-// that is not of an account.
-func partOf(kind string) parts {
-	if i := slices.Index(partKinds[:], kind+"/"); i >= 0 {
-		return (parts(1) << i).implied()
+// partOf returns the parts that a change of a tag may concern, and their account; none
+// for a tag that is not of an account.
+func partOf(tag string) (part parts, account string) {
+	for i, kind := range partKinds {
+		if account, ok := strings.CutPrefix(tag, kind); ok && account != "" {
+			return (parts(1) << i).implied(), account
+		}
 	}
-	return 0
+	return 0, ""
 }
 
 func (p parts) names() []string {
@@ -58,11 +63,14 @@ func (p parts) names() []string {
 
 // stream is an open stream. The lock of its hub guards it.
 type stream struct {
-	who  *access.Principal
-	wake chan struct{} // holds one signal
+	who    *access.Principal
+	method *policy.Method // nil if it is not known
+	all    bool           // of all accounts, rather than the caller's own
+	wake   chan struct{}  // holds one signal
 
 	// What is to be sent.
 	parts      parts
+	accounts   map[string]struct{} // of a stream of all, at most maxAccounts
 	complete   bool
 	refreshDue bool
 	alive      bool
@@ -83,9 +91,67 @@ func (s *stream) signal() {
 	}
 }
 
+// resume adds what has changed since a position in a feed.
+func (s *stream) resume(f *feed, from position) {
+	if s.all {
+		for tag := range f.changes {
+			if part, account := partOf(tag); part != 0 && f.changed(tag, from) {
+				s.add(account)
+			}
+		}
+		return
+	}
+	for part, kind := range partKinds {
+		if f.changed(kind+s.who.UserID, from) {
+			s.parts |= (parts(1) << part).implied()
+		}
+	}
+}
+
 // note adds changed parts to those to be sent.
 func (s *stream) note(changed parts) {
 	s.parts |= changed
+	s.merge()
+}
+
+// noteAccounts adds the changed accounts of one update to those to be sent.
+func (s *stream) noteAccounts(changed []string) {
+	for _, account := range changed {
+		s.add(account)
+	}
+	s.merge()
+}
+
+// add adds an account to those to be sent, or sends that anything may have changed
+// instead of too many.
+func (s *stream) add(account string) {
+	if s.complete {
+		return
+	}
+	if s.accounts == nil {
+		s.accounts = map[string]struct{}{}
+	}
+	if s.accounts[account] = struct{}{}; len(s.accounts) > maxAccounts {
+		s.setComplete()
+	}
+}
+
+func (s *stream) setComplete() { s.complete, s.accounts = true, nil }
+
+// changed reports whether there are changes to be sent.
+func (s *stream) changed() bool { return s.complete || s.parts != 0 || len(s.accounts) > 0 }
+
+// takeChanges moves the changes into an event.
+func (s *stream) takeChanges(event *Event) {
+	event.Complete, event.Parts, event.Accounts = s.complete, s.parts.names(), slices.Sorted(maps.Keys(s.accounts))
+	if s.complete && !s.all {
+		event.Parts = allParts
+	}
+	s.complete, s.parts, s.accounts, s.merged = false, 0, nil, 0
+}
+
+// merge counts a change that waits with others, and ends the stream after too many.
+func (s *stream) merge() {
 	if s.merged++; s.merged > maxMerged {
 		s.end(errTooSlow)
 		s.interruptWrite()

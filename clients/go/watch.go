@@ -22,9 +22,53 @@ const (
 // ends, resumes without a gap, and refreshes the tokens when that is due. It returns the
 // error of changed or of ctx, or unauthenticated when the session has ended.
 func (c *Client) WatchMe(ctx context.Context, changed func(*bffv1.WatchMeResponse) error) error {
+	return watching[*bffv1.WatchMeResponse]{
+		refresh: c.Refresh, changed: changed,
+		open: func(ctx context.Context, cursor string) (stream[*bffv1.WatchMeResponse], error) {
+			return c.Account.WatchMe(ctx, &bffv1.WatchMeRequest{Cursor: cursor})
+		},
+		names: func(event *bffv1.WatchMeResponse) bool { return event.GetChanged() != nil },
+	}.run(ctx)
+}
+
+// WatchUsers is WatchMe for changes of all users. It returns permission_denied if its
+// caller is not, or no longer, an administrator.
+func (c *Client) WatchUsers(ctx context.Context, changed func(*bffv1.WatchUsersResponse) error) error {
+	return watching[*bffv1.WatchUsersResponse]{
+		refresh: c.Refresh, changed: changed,
+		open: func(ctx context.Context, cursor string) (stream[*bffv1.WatchUsersResponse], error) {
+			return c.Users.WatchUsers(ctx, &bffv1.WatchUsersRequest{Cursor: cursor})
+		},
+		names: func(event *bffv1.WatchUsersResponse) bool { return event.GetChanged() != nil },
+	}.run(ctx)
+}
+
+// event is what the streams of changes have in common.
+type event interface {
+	GetEnded() *bffv1.Ended
+	GetRefreshDue() *bffv1.RefreshDue
+	GetCursor() string
+	GetComplete() bool
+}
+
+type stream[E event] interface {
+	Receive() (E, error)
+	Close() error
+}
+
+// watching follows the changes that a method streams.
+type watching[E event] struct {
+	refresh func(context.Context) error
+	open    func(ctx context.Context, cursor string) (stream[E], error)
+	// names reports whether an event names changes; changed receives it then.
+	names   func(E) bool
+	changed func(E) error
+}
+
+func (w watching[E]) run(ctx context.Context) error {
 	cursor, failures := "", 0
 	for {
-		refresh, err := c.watchOnce(ctx, &cursor, &failures, changed)
+		refresh, err := w.once(ctx, &cursor, &failures)
 		if stopped, ok := errors.AsType[stopWatching](err); ok {
 			return stopped.error
 		}
@@ -35,8 +79,10 @@ func (c *Client) WatchMe(ctx context.Context, changed func(*bffv1.WatchMeRespons
 		switch {
 		case connect.CodeOf(err) == connect.CodeUnauthenticated && err != nil && reason != "TOKEN_EXPIRED" && reason != "TOKEN_STALE":
 			return err
+		case connect.CodeOf(err) == connect.CodePermissionDenied && err != nil:
+			return err
 		case refresh || reason == "TOKEN_EXPIRED" || reason == "TOKEN_STALE":
-			if failure := c.Refresh(ctx); connect.CodeOf(failure) == connect.CodeUnauthenticated && failure != nil {
+			if failure := w.refresh(ctx); connect.CodeOf(failure) == connect.CodeUnauthenticated && failure != nil {
 				return failure
 			}
 		}
@@ -50,20 +96,20 @@ func (c *Client) WatchMe(ctx context.Context, changed func(*bffv1.WatchMeRespons
 	}
 }
 
-// stopWatching is an error of the function that WatchMe calls.
+// stopWatching is an error of the function that receives the changes.
 type stopWatching struct{ error }
 
-// watchOnce reads one stream, and reports whether it asked for a refresh.
-func (c *Client) watchOnce(ctx context.Context, cursor *string, failures *int, changed func(*bffv1.WatchMeResponse) error) (refresh bool, err error) {
+// once reads one stream, and reports whether it asked for a refresh.
+func (w watching[E]) once(ctx context.Context, cursor *string, failures *int) (refresh bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Account.WatchMe(ctx, &bffv1.WatchMeRequest{Cursor: *cursor})
+	events, err := w.open(ctx, *cursor)
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = stream.Close() }()
+	defer func() { _ = events.Close() }()
 	for {
-		event, err := stream.Receive()
+		event, err := events.Receive()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = nil
@@ -74,8 +120,8 @@ func (c *Client) watchOnce(ctx context.Context, cursor *string, failures *int, c
 			continue // the error that follows has more
 		}
 		*failures = 0
-		if event.GetComplete() || event.GetChanged() != nil {
-			if err := changed(event); err != nil {
+		if event.GetComplete() || w.names(event) {
+			if err := w.changed(event); err != nil {
 				return false, stopWatching{err}
 			}
 		}

@@ -73,3 +73,59 @@ func TestWatchMeTellsChangesUntilTheSessionEnds(t *testing.T) {
 		t.Error("it goes on after the end of the session")
 	}
 }
+
+func TestWatchUsersTellsWhoChangedUntilTheRoleIsLost(t *testing.T) {
+	t.Parallel()
+	client, err := gatehouse.New(gatehouse.Config{URL: gatewayURL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	email := strings.ToLower(t.Name()) + "@example.com"
+	registered, err := client.Auth.Register(t.Context(), &bffv1.RegisterRequest{Email: email, Password: "correct horse battery"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := registered.GetSignedIn().GetUser().GetId()
+	setRoles := func(roles ...string) {
+		t.Helper()
+		if _, err := admin(t).Users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: id, Roles: roles}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setRoles("admin")
+	if err := client.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	told, ended := make(chan *bffv1.WatchUsersResponse, 1000), make(chan error, 1)
+	go func() {
+		ended <- client.WatchUsers(t.Context(), func(change *bffv1.WatchUsersResponse) error { told <- change; return nil })
+	}()
+	next := func() *bffv1.WatchUsersResponse {
+		t.Helper()
+		select {
+		case change := <-told:
+			return change
+		case err := <-ended:
+			t.Fatalf("it ended with %v", err)
+		case <-time.After(30 * time.Second):
+			t.Fatal("it tells nothing")
+		}
+		return nil
+	}
+	for !next().GetComplete() {
+	}
+	if _, err := client.Account.UpdateMe(t.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Augusta"}}); err != nil {
+		t.Fatal(err)
+	}
+	for !slices.Contains(next().GetChanged().GetUserIds(), id) {
+	}
+	setRoles("user")
+	select {
+	case err := <-ended:
+		if connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("after the loss of the role it returned %v, want permission_denied", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it goes on after the loss of the role")
+	}
+}

@@ -18,11 +18,13 @@ import (
 
 // rounds returns how many rounds a measurement has: few in a test, more where
 // GATEHOUSE_TEST_ROUNDS says so.
-func rounds(few int) int {
-	if n, err := strconv.Atoi(os.Getenv("GATEHOUSE_TEST_ROUNDS")); err == nil {
+func rounds(few int) int { return setting("GATEHOUSE_TEST_ROUNDS", few) }
+
+func setting(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 		return n
 	}
-	return few
+	return otherwise
 }
 
 // A key is called in a loop on three gateways while it is revoked.

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -178,9 +180,42 @@ func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 		})
 	}
 	group.Wait()
+	if err := seesChanges(t, s.SignUp(t, "watcher@example.com")); err != nil {
+		t.Errorf("a stream of changes: %v", err)
+	}
 	if n := through.transactions(t); n < 100 {
 		t.Errorf("only %d transactions went through PgBouncer", n)
 	}
+}
+
+// seesChanges has somebody watch while they change their profile.
+func seesChanges(t *testing.T, person *harness.Person) error {
+	ctx, stop := context.WithTimeout(t.Context(), 60*time.Second)
+	defer stop()
+	stream, err := person.Client().Account.WatchMe(ctx, &bffv1.WatchMeRequest{})
+	if err != nil {
+		return fmt.Errorf("WatchMe: %w", err)
+	}
+	if first, err := stream.Receive(); err != nil || !first.GetComplete() {
+		return fmt.Errorf("the stream begins with %v: %w", first, err)
+	}
+	for i := range 5 {
+		err := harness.Patiently(func() error {
+			_, err := person.Client().Account.UpdateMe(ctx, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: fmt.Sprint("Ada", i)}})
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("UpdateMe: %w", err)
+		}
+		for seen := false; !seen; {
+			event, err := stream.Receive()
+			if err != nil {
+				return fmt.Errorf("after change %d: %w", i, err)
+			}
+			seen = slices.Contains(event.GetChanged().GetParts(), "profile")
+		}
+	}
+	return nil
 }
 
 // search finds the account of an email.

@@ -14,9 +14,6 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
-// cuts is how many streams are cut.
-const cuts = 40
-
 // cutStream reads one stream, for at most a number of bytes, and returns the data of the
 // events that arrived whole and the ID of the last one.
 func cutStream(t *testing.T, s *harness.System, token, cursor string, most int64, seen func(data string) bool) string {
@@ -69,7 +66,7 @@ func TestNoChangeIsMissedWhenStreamsAreCut(t *testing.T) {
 	s := harness.Start(t, harness.ThreeProcesses, harness.WithSettings("GATEHOUSE_THROTTLE=off"))
 	gateways := []*harness.System{s, s.Copy(t, harness.RoleBff)}
 	ada := s.SignUp(t, "ada@example.com")
-	cursor, complete := untilTheyResume(t, gateways, ada), 0
+	cursor, complete, cuts := untilTheyResume(t, gateways, ada), 0, rounds(40)
 	var slowest time.Duration
 	for cut, change := 0, 0; cut < cuts; change++ {
 		if _, err := ada.Client().Account.UpdateMe(t.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: fmt.Sprint("Ada", change)}}); err != nil {

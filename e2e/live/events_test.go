@@ -22,7 +22,7 @@ import (
 type event struct {
 	id, retry string
 	data      struct {
-		Changed    *struct{ Parts []string }
+		Changed    *struct{ Parts, UserIds []string }
 		Ended      *struct{ Reason string }
 		Alive      *struct{}
 		RefreshDue *struct{}
@@ -35,7 +35,12 @@ type event struct {
 // false at the end of the stream.
 func subscribe(t testing.TB, s *harness.System, token, lastEventID string) (response *http.Response, next func() (event, bool)) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api/v1/me:watch", http.NoBody)
+	return subscribeTo(t, s, "/api/v1/me:watch", token, lastEventID)
+}
+
+func subscribeTo(t testing.TB, s *harness.System, path, token, lastEventID string) (response *http.Response, next func() (event, bool)) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,24 +16,42 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// watcher reads one stream, and keeps its events.
-type watcher struct {
-	events chan *bffv1.WatchMeResponse
+// message is what the events of all streams have in common.
+type message interface {
+	GetCursor() string
+	GetComplete() bool
+	GetEnded() *bffv1.Ended
+}
+
+// watcherOf reads one stream, and keeps its events.
+type watcherOf[M message] struct {
+	events chan M
 	err    error // after events is closed
 	stop   context.CancelFunc
 	cursor string
 }
 
+type watcher = watcherOf[*bffv1.WatchMeResponse]
+
 func watch(t testing.TB, client harness.Client, cursor string) *watcher {
 	t.Helper()
+	return follow(t, cursor, func(ctx context.Context) (receiver[*bffv1.WatchMeResponse], error) {
+		return client.Account.WatchMe(ctx, &bffv1.WatchMeRequest{Cursor: cursor})
+	})
+}
+
+type receiver[M message] interface{ Receive() (M, error) }
+
+func follow[M message](t testing.TB, cursor string, open func(context.Context) (receiver[M], error)) *watcherOf[M] {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &watcher{events: make(chan *bffv1.WatchMeResponse, 1024), stop: cancel, cursor: cursor}
+	w := &watcherOf[M]{events: make(chan M, 1024), stop: cancel, cursor: cursor}
 	t.Cleanup(cancel)
-	stream, err := client.Account.WatchMe(ctx, &bffv1.WatchMeRequest{Cursor: cursor})
+	stream, err := open(ctx)
 	go func() {
 		defer close(w.events)
 		for err == nil {
-			var event *bffv1.WatchMeResponse
+			var event M
 			if event, err = stream.Receive(); err == nil {
 				w.events <- event
 			}
@@ -44,7 +62,7 @@ func watch(t testing.TB, client harness.Client, cursor string) *watcher {
 }
 
 // next returns the next event that is what the caller waits for.
-func (w *watcher) next(t testing.TB, what string, is func(*bffv1.WatchMeResponse) bool) *bffv1.WatchMeResponse {
+func (w *watcherOf[M]) next(t testing.TB, what string, is func(M) bool) M {
 	t.Helper()
 	limit := time.After(40 * time.Second)
 	for {
@@ -63,17 +81,26 @@ func (w *watcher) next(t testing.TB, what string, is func(*bffv1.WatchMeResponse
 	}
 }
 
-func (w *watcher) part(t testing.TB, part string) {
+func (w *watcherOf[M]) part(t testing.TB, part string) {
 	t.Helper()
-	w.next(t, "a change of "+part, func(event *bffv1.WatchMeResponse) bool {
-		return !event.GetComplete() && slices.Contains(event.GetChanged().GetParts(), part)
-	})
+	w.next(t, "a change of "+part, func(event M) bool { return !event.GetComplete() && slices.Contains(namesOf(event), part) })
+}
+
+// namesOf returns the parts or users that an event says have changed.
+func namesOf(event message) []string {
+	switch event := event.(type) {
+	case *bffv1.WatchMeResponse:
+		return event.GetChanged().GetParts()
+	case *bffv1.WatchUsersResponse:
+		return event.GetChanged().GetUserIds()
+	}
+	return nil
 }
 
 // ended reads the stream to its end, whose event and error must agree.
-func (w *watcher) ended(t testing.TB) (reason string, err error) {
+func (w *watcherOf[M]) ended(t testing.TB) (reason string, err error) {
 	t.Helper()
-	event := w.next(t, "the end", func(event *bffv1.WatchMeResponse) bool { return event.GetEnded() != nil })
+	event := w.next(t, "the end", func(event M) bool { return event.GetEnded() != nil })
 	for range w.events {
 		t.Error("an event came after the end")
 	}

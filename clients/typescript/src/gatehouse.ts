@@ -10,7 +10,7 @@ import { factorsOf, type Factors } from "./factors.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
-import { watchMeOf, type WatchMe } from "./live.js";
+import { watchMeOf, watchUsersOf, type WatchMe, type WatchUsers } from "./live.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
 import { signInCodeOf, type SignInCode } from "./signInCode.js";
 import { snakeCaseMasks } from "./mask.js";
@@ -71,6 +71,11 @@ export interface Gatehouse extends ServiceClients {
   readonly watchMe: WatchMe;
   /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
+  /**
+   * Calls the listener when users may have changed, and at the beginning, for administrators. Returns a function that
+   * stops it. All tabs share one stream.
+   */
+  readonly watchUsers: WatchUsers;
   /** The transport with this session, for other Connect clients, such as connect-query. */
   readonly transport: Transport;
   /** Reports whether somebody is signed in; in cookie mode this calls the gateway. */
@@ -108,6 +113,8 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
   const transport = options.onReauthenticate ? reauthenticating(direct, options.onReauthenticate, () => session.current()) : direct;
   const auth = createClient(AuthService, transport);
   const account = createClient(AccountService, transport);
+  const users = createClient(UserService, transport);
+  const live = { key, account, refresh: () => session.refresh(), emitter };
   return {
     ...serviceClients(transport),
     auth,
@@ -115,8 +122,9 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     factors: factorsOf(account),
     passkeys: passkeysOf(auth, account),
     signInCode: signInCodeOf(auth),
-    watchMe: watchMeOf(key, account, () => session.refresh(), emitter),
-    users: createClient(UserService, transport),
+    watchMe: watchMeOf(live),
+    users,
+    watchUsers: watchUsersOf(live, users),
     transport,
     isSignedIn: () => session.isSignedIn(),
     refresh: () => session.refresh(),

@@ -145,6 +145,27 @@ for (const mode of ["bearer", "cookie"]) {
   });
 }
 
+test("two tabs of an administrator share one stream of the changes of users", async () => {
+  let streams = 0;
+  context.on("request", (request) => {
+    if (request.url().endsWith("/WatchUsers") && request.method() === "POST") streams++;
+  });
+  const tabs = [await open(), await open()];
+  await tabs[0]!.evaluate((password) => window.gatehouse.auth.login({ email: "admin@localhost", password }), inject("adminPassword"));
+  for (const tab of tabs) {
+    await tab.waitForFunction(() => window.events.includes("signedIn"));
+    await tab.evaluate(() => {
+      window.users = [];
+      window.gatehouse.watchUsers(({ userIds, complete }) => window.users.push(...userIds, ...(complete ? ["complete"] : [])));
+    });
+  }
+  for (const tab of tabs) await tab.waitForFunction(() => window.users.includes("complete"));
+  await eventually(async () => streams === 1);
+  const { id } = await signUp(client());
+  for (const tab of tabs) await tab.waitForFunction((id) => window.users.includes(id), id);
+  expect(streams).toBe(1);
+});
+
 describe("in cookie mode three tabs", () => {
   test("have a session that scripts can't read, and are signed out by one of them", async () => {
     const { tabs } = await threeTabs("cookie");

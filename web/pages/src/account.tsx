@@ -3,4 +3,6 @@ import { start } from "./app/start.js";
 import { accountRoutes } from "./views/account/routes.js";
 import { ReauthenticateDialog } from "./views/reauthenticate.js";
 
-void start(accountRoutes, <ReauthenticateDialog />);
+void start(accountRoutes, <ReauthenticateDialog />)
+  .then(() => import("./app/live.js"))
+  .then(({ followMe }) => followMe());

@@ -3,4 +3,9 @@ import { start } from "./app/start.js";
 import { consoleRoutes } from "./views/console/routes.js";
 import { ReauthenticateDialog } from "./views/reauthenticate.js";
 
-void start(consoleRoutes, <ReauthenticateDialog />);
+void start(consoleRoutes, <ReauthenticateDialog />)
+  .then(() => Promise.all([import("./app/live.js"), import("./app/live-users.js")]))
+  .then(([{ followMe }, { followUsers }]) => {
+    followMe();
+    followUsers();
+  });

@@ -8,6 +8,8 @@ declare global {
     events: string[];
     /** What watchMe has told here. */
     changes: string[];
+    /** Whom watchUsers has told here. */
+    users: string[];
     /** Answers a dialog for a recent sign-in, where the page was loaded with "dialog". */
     answer: (dialog: Reauthentication) => Promise<unknown>;
   }

@@ -20,5 +20,7 @@ export const methodsOf = (): readonly string[] => [];
 /** A service without methods. */
 export const UserService = { typeName: "bff.v1.UserService", methods: [], method: {} };
 
-/** The pages do not watch yet. */
+/** The pages watch with a part that is loaded later: see live.ts. */
 export const watchMeOf = (): undefined => undefined;
+
+export { watchMeOf as watchUsersOf };

@@ -29,6 +29,8 @@ const (
 	UserServiceGetUserProcedure = "/bff.v1.UserService/GetUser"
 	// UserServiceListUsersProcedure is the procedure name of the UserService's ListUsers RPC.
 	UserServiceListUsersProcedure = "/bff.v1.UserService/ListUsers"
+	// UserServiceWatchUsersProcedure is the procedure name of the UserService's WatchUsers RPC.
+	UserServiceWatchUsersProcedure = "/bff.v1.UserService/WatchUsers"
 	// UserServiceUpdateUserProcedure is the procedure name of the UserService's UpdateUser RPC.
 	UserServiceUpdateUserProcedure = "/bff.v1.UserService/UpdateUser"
 	// UserServiceDisableUserProcedure is the procedure name of the UserService's DisableUser RPC.
@@ -99,6 +101,14 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ListUsers"),
 			Procedure:        UserServiceListUsersProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	userServiceWatchUsersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeServer,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("WatchUsers"),
+			Procedure:        UserServiceWatchUsersProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -269,6 +279,13 @@ type UserServiceClient interface {
 	// ListUsers returns one page of users. Parts: profiles and accounts
 	// (required). Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
+	// WatchUsers streams which users have changed, within a second, until the
+	// session ends, the caller loses the role or the access token expires. Each
+	// event has a cursor from which another stream of any gateway resumes; an
+	// event with complete means that any user may have changed. Errors:
+	// resource_exhausted TOO_MANY_STREAMS or STREAM_TOO_SLOW, unavailable
+	// SERVER_STOPPING.
+	WatchUsers(context.Context, *WatchUsersRequest) (UserServiceWatchUsersClientStream, error)
 	// UpdateUser changes a user's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
 	// invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
@@ -359,6 +376,26 @@ func NewUserServiceClient(client *connect.Client) UserServiceClient {
 	return &userServiceClient{client: client}
 }
 
+// UserServiceWatchUsersClientStream is the client stream for the UserService's WatchUsers RPC.
+type UserServiceWatchUsersClientStream struct {
+	stream connect.ClientStream
+}
+
+// Receive returns the next response message from the server.
+func (s UserServiceWatchUsersClientStream) Receive() (*WatchUsersResponse, error) {
+	var res WatchUsersResponse
+	if err := s.stream.Receive(&res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+// Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
+// stream abandoned before io.EOF.
+func (s UserServiceWatchUsersClientStream) Close() error {
+	return s.stream.Close()
+}
+
 // UserServiceHandler is an implementation of the bff.v1.UserService service.
 type UserServiceHandler interface {
 	// CreateUser creates an account and its profile. Without a password, it mails
@@ -378,6 +415,13 @@ type UserServiceHandler interface {
 	// ListUsers returns one page of users. Parts: profiles and accounts
 	// (required). Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
+	// WatchUsers streams which users have changed, within a second, until the
+	// session ends, the caller loses the role or the access token expires. Each
+	// event has a cursor from which another stream of any gateway resumes; an
+	// event with complete means that any user may have changed. Errors:
+	// resource_exhausted TOO_MANY_STREAMS or STREAM_TOO_SLOW, unavailable
+	// SERVER_STOPPING.
+	WatchUsers(context.Context, *WatchUsersRequest, UserServiceWatchUsersServerStream) error
 	// UpdateUser changes a user's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
 	// invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
@@ -469,6 +513,7 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 		connect.Method{Spec: userServiceCreateUserSpec(), Handler: adapter.createUser},
 		connect.Method{Spec: userServiceGetUserSpec(), Handler: adapter.getUser},
 		connect.Method{Spec: userServiceListUsersSpec(), Handler: adapter.listUsers},
+		connect.Method{Spec: userServiceWatchUsersSpec(), Handler: adapter.watchUsers},
 		connect.Method{Spec: userServiceUpdateUserSpec(), Handler: adapter.updateUser},
 		connect.Method{Spec: userServiceDisableUserSpec(), Handler: adapter.disableUser},
 		connect.Method{Spec: userServiceEnableUserSpec(), Handler: adapter.enableUser},
@@ -491,6 +536,21 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 	)
 }
 
+// UserServiceWatchUsersServerStream is the server stream for the UserService's WatchUsers RPC.
+type UserServiceWatchUsersServerStream struct {
+	stream connect.ServerStream
+}
+
+// SendHeaders flushes the response headers without a message. The first Send does this implicitly.
+func (s UserServiceWatchUsersServerStream) SendHeaders() error {
+	return s.stream.SendHeaders()
+}
+
+// Send sends a response message to the client.
+func (s UserServiceWatchUsersServerStream) Send(res *WatchUsersResponse) error {
+	return s.stream.Send(res)
+}
+
 // UnimplementedUserServiceHandler returns CodeUnimplemented from all methods.
 type UnimplementedUserServiceHandler struct{}
 
@@ -504,6 +564,10 @@ func (UnimplementedUserServiceHandler) GetUser(context.Context, *GetUserRequest)
 
 func (UnimplementedUserServiceHandler) ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ListUsers is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) WatchUsers(context.Context, *WatchUsersRequest, UserServiceWatchUsersServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.WatchUsers is not implemented")
 }
 
 func (UnimplementedUserServiceHandler) UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error) {
@@ -608,6 +672,14 @@ func (c *userServiceClient) ListUsers(ctx context.Context, req *ListUsersRequest
 		return nil, err
 	}
 	return &res, nil
+}
+
+func (c *userServiceClient) WatchUsers(ctx context.Context, req *WatchUsersRequest) (UserServiceWatchUsersClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, userServiceWatchUsersSpec(), req)
+	if err != nil {
+		return UserServiceWatchUsersClientStream{}, err
+	}
+	return UserServiceWatchUsersClientStream{stream: stream}, nil
 }
 
 func (c *userServiceClient) UpdateUser(ctx context.Context, req *UpdateUserRequest) (*UpdateUserResponse, error) {
@@ -798,6 +870,14 @@ func (h userServiceHandler) listUsers(ctx context.Context, _ connect.Spec, strea
 		return err
 	}
 	return stream.Send(res)
+}
+
+func (h userServiceHandler) watchUsers(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req WatchUsersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	return h.svc.WatchUsers(ctx, &req, UserServiceWatchUsersServerStream{stream: stream})
 }
 
 func (h userServiceHandler) updateUser(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {

@@ -1900,7 +1900,7 @@ var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x19bff/v1/signing_keys.proto\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x19bff/v1/signing_keys.proto\x1a\x12bff/v1/types.proto\x1a\x18bff/v1/watch_users.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
 	"\x11CreateUserRequest\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"a\n" +
@@ -2005,12 +2005,14 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
 	"\aErasure\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xf1\r\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xbd\x0e\n" +
 	"\vUserService\x12C\n" +
 	"\n" +
 	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\x12?\n" +
 	"\aGetUser\x12\x16.bff.v1.GetUserRequest\x1a\x17.bff.v1.GetUserResponse\"\x03\x90\x02\x01\x12E\n" +
-	"\tListUsers\x12\x18.bff.v1.ListUsersRequest\x1a\x19.bff.v1.ListUsersResponse\"\x03\x90\x02\x01\x12C\n" +
+	"\tListUsers\x12\x18.bff.v1.ListUsersRequest\x1a\x19.bff.v1.ListUsersResponse\"\x03\x90\x02\x01\x12J\n" +
+	"\n" +
+	"WatchUsers\x12\x19.bff.v1.WatchUsersRequest\x1a\x1a.bff.v1.WatchUsersResponse\"\x03\x90\x02\x010\x01\x12C\n" +
 	"\n" +
 	"UpdateUser\x12\x19.bff.v1.UpdateUserRequest\x1a\x1a.bff.v1.UpdateUserResponse\x12K\n" +
 	"\vDisableUser\x12\x1a.bff.v1.DisableUserRequest\x1a\x1b.bff.v1.DisableUserResponse\"\x03\x90\x02\x02\x12H\n" +
@@ -2095,16 +2097,18 @@ var file_bff_v1_user_service_proto_goTypes = []any{
 	(*AuditEvent)(nil),                 // 41: bff.v1.AuditEvent
 	(MailStatus)(0),                    // 42: bff.v1.MailStatus
 	(*Mail)(nil),                       // 43: bff.v1.Mail
-	(*ListUserKeysRequest)(nil),        // 44: bff.v1.ListUserKeysRequest
-	(*RevokeUserKeyRequest)(nil),       // 45: bff.v1.RevokeUserKeyRequest
-	(*ListUserFactorsRequest)(nil),     // 46: bff.v1.ListUserFactorsRequest
-	(*ResetUserFactorsRequest)(nil),    // 47: bff.v1.ResetUserFactorsRequest
-	(*ListSigningKeysRequest)(nil),     // 48: bff.v1.ListSigningKeysRequest
-	(*ListUserKeysResponse)(nil),       // 49: bff.v1.ListUserKeysResponse
-	(*RevokeUserKeyResponse)(nil),      // 50: bff.v1.RevokeUserKeyResponse
-	(*ListUserFactorsResponse)(nil),    // 51: bff.v1.ListUserFactorsResponse
-	(*ResetUserFactorsResponse)(nil),   // 52: bff.v1.ResetUserFactorsResponse
-	(*ListSigningKeysResponse)(nil),    // 53: bff.v1.ListSigningKeysResponse
+	(*WatchUsersRequest)(nil),          // 44: bff.v1.WatchUsersRequest
+	(*ListUserKeysRequest)(nil),        // 45: bff.v1.ListUserKeysRequest
+	(*RevokeUserKeyRequest)(nil),       // 46: bff.v1.RevokeUserKeyRequest
+	(*ListUserFactorsRequest)(nil),     // 47: bff.v1.ListUserFactorsRequest
+	(*ResetUserFactorsRequest)(nil),    // 48: bff.v1.ResetUserFactorsRequest
+	(*ListSigningKeysRequest)(nil),     // 49: bff.v1.ListSigningKeysRequest
+	(*WatchUsersResponse)(nil),         // 50: bff.v1.WatchUsersResponse
+	(*ListUserKeysResponse)(nil),       // 51: bff.v1.ListUserKeysResponse
+	(*RevokeUserKeyResponse)(nil),      // 52: bff.v1.RevokeUserKeyResponse
+	(*ListUserFactorsResponse)(nil),    // 53: bff.v1.ListUserFactorsResponse
+	(*ResetUserFactorsResponse)(nil),   // 54: bff.v1.ResetUserFactorsResponse
+	(*ListSigningKeysResponse)(nil),    // 55: bff.v1.ListSigningKeysResponse
 }
 var file_bff_v1_user_service_proto_depIdxs = []int32{
 	35, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
@@ -2138,49 +2142,51 @@ var file_bff_v1_user_service_proto_depIdxs = []int32{
 	0,  // 28: bff.v1.UserService.CreateUser:input_type -> bff.v1.CreateUserRequest
 	2,  // 29: bff.v1.UserService.GetUser:input_type -> bff.v1.GetUserRequest
 	4,  // 30: bff.v1.UserService.ListUsers:input_type -> bff.v1.ListUsersRequest
-	6,  // 31: bff.v1.UserService.UpdateUser:input_type -> bff.v1.UpdateUserRequest
-	8,  // 32: bff.v1.UserService.DisableUser:input_type -> bff.v1.DisableUserRequest
-	10, // 33: bff.v1.UserService.EnableUser:input_type -> bff.v1.EnableUserRequest
-	12, // 34: bff.v1.UserService.SetUserRoles:input_type -> bff.v1.SetUserRolesRequest
-	14, // 35: bff.v1.UserService.ChangeUserEmail:input_type -> bff.v1.ChangeUserEmailRequest
-	16, // 36: bff.v1.UserService.RevokeUserSessions:input_type -> bff.v1.RevokeUserSessionsRequest
-	20, // 37: bff.v1.UserService.ListUserSessions:input_type -> bff.v1.ListUserSessionsRequest
-	22, // 38: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
-	44, // 39: bff.v1.UserService.ListUserKeys:input_type -> bff.v1.ListUserKeysRequest
-	45, // 40: bff.v1.UserService.RevokeUserKey:input_type -> bff.v1.RevokeUserKeyRequest
-	24, // 41: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
-	46, // 42: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
-	47, // 43: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
-	26, // 44: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
-	28, // 45: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
-	30, // 46: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
-	48, // 47: bff.v1.UserService.ListSigningKeys:input_type -> bff.v1.ListSigningKeysRequest
-	32, // 48: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
-	18, // 49: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
-	1,  // 50: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
-	3,  // 51: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
-	5,  // 52: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
-	7,  // 53: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
-	9,  // 54: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
-	11, // 55: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
-	13, // 56: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
-	15, // 57: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
-	17, // 58: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
-	21, // 59: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
-	23, // 60: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
-	49, // 61: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
-	50, // 62: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
-	25, // 63: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
-	51, // 64: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
-	52, // 65: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
-	27, // 66: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
-	29, // 67: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
-	31, // 68: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
-	53, // 69: bff.v1.UserService.ListSigningKeys:output_type -> bff.v1.ListSigningKeysResponse
-	33, // 70: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
-	19, // 71: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
-	50, // [50:72] is the sub-list for method output_type
-	28, // [28:50] is the sub-list for method input_type
+	44, // 31: bff.v1.UserService.WatchUsers:input_type -> bff.v1.WatchUsersRequest
+	6,  // 32: bff.v1.UserService.UpdateUser:input_type -> bff.v1.UpdateUserRequest
+	8,  // 33: bff.v1.UserService.DisableUser:input_type -> bff.v1.DisableUserRequest
+	10, // 34: bff.v1.UserService.EnableUser:input_type -> bff.v1.EnableUserRequest
+	12, // 35: bff.v1.UserService.SetUserRoles:input_type -> bff.v1.SetUserRolesRequest
+	14, // 36: bff.v1.UserService.ChangeUserEmail:input_type -> bff.v1.ChangeUserEmailRequest
+	16, // 37: bff.v1.UserService.RevokeUserSessions:input_type -> bff.v1.RevokeUserSessionsRequest
+	20, // 38: bff.v1.UserService.ListUserSessions:input_type -> bff.v1.ListUserSessionsRequest
+	22, // 39: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
+	45, // 40: bff.v1.UserService.ListUserKeys:input_type -> bff.v1.ListUserKeysRequest
+	46, // 41: bff.v1.UserService.RevokeUserKey:input_type -> bff.v1.RevokeUserKeyRequest
+	24, // 42: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
+	47, // 43: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
+	48, // 44: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
+	26, // 45: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
+	28, // 46: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
+	30, // 47: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
+	49, // 48: bff.v1.UserService.ListSigningKeys:input_type -> bff.v1.ListSigningKeysRequest
+	32, // 49: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
+	18, // 50: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
+	1,  // 51: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
+	3,  // 52: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
+	5,  // 53: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
+	50, // 54: bff.v1.UserService.WatchUsers:output_type -> bff.v1.WatchUsersResponse
+	7,  // 55: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
+	9,  // 56: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
+	11, // 57: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
+	13, // 58: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
+	15, // 59: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
+	17, // 60: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
+	21, // 61: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
+	23, // 62: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
+	51, // 63: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
+	52, // 64: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
+	25, // 65: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
+	53, // 66: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
+	54, // 67: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
+	27, // 68: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
+	29, // 69: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
+	31, // 70: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
+	55, // 71: bff.v1.UserService.ListSigningKeys:output_type -> bff.v1.ListSigningKeysResponse
+	33, // 72: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
+	19, // 73: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
+	51, // [51:74] is the sub-list for method output_type
+	28, // [28:51] is the sub-list for method input_type
 	28, // [28:28] is the sub-list for extension type_name
 	28, // [28:28] is the sub-list for extension extendee
 	0,  // [0:28] is the sub-list for field type_name
@@ -2195,6 +2201,7 @@ func file_bff_v1_user_service_proto_init() {
 	file_bff_v1_keys_proto_init()
 	file_bff_v1_signing_keys_proto_init()
 	file_bff_v1_types_proto_init()
+	file_bff_v1_watch_users_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

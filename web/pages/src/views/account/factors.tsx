@@ -1,6 +1,7 @@
 import type { ListFactorsResponse, Passkey, RememberedDevice } from "@gatehouse/client";
 import { useState } from "preact/hooks";
 import { notice, useAction, useResource } from "../../app/actions.js";
+import { useLive } from "../../app/changes.js";
 import { gatehouse } from "../../app/client.js";
 import { config } from "../../app/config.js";
 import { deviceName } from "../../app/devices.js";
@@ -26,6 +27,7 @@ export function Factors() {
 
 function FactorList() {
   const found = useResource((signal) => gatehouse.account.listFactors({}, { signal }));
+  useLive("factors", found.reload);
   const [codes, setCodes] = useState<readonly string[]>([]);
   const changed = (shown: readonly string[] = []) => {
     setCodes(shown);

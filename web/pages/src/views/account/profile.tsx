@@ -20,11 +20,13 @@ export function Profile() {
 }
 
 function ProfileForm() {
-  const [firstName, setFirstName] = useState(user.value?.firstName ?? "");
-  const [lastName, setLastName] = useState(user.value?.lastName ?? "");
+  // A field that nobody has typed in follows the profile.
+  const [typed, setTyped] = useState<{ firstName?: string; lastName?: string }>({});
+  const { firstName = "", lastName = "" } = { ...user.value, ...typed };
   const action = useAction(async () => {
     const { user: changed } = await gatehouse.account.updateMe({ user: { firstName, lastName }, updateMask: { paths: ["first_name", "last_name"] } });
     setUser(changed);
+    setTyped({});
     notice.value = t("profile.saved");
   });
   const { fields = {} } = action.problem.value ?? {};
@@ -32,8 +34,8 @@ function ProfileForm() {
   return (
     <Form action={action} onSubmit={() => void action.run()}>
       <div class="columns">
-        <TextField name="firstName" label={t("field.first_name")} autocomplete="given-name" maxLength={100} value={firstName} onInput={setFirstName} error={fields.first_name} />
-        <TextField name="lastName" label={t("field.last_name")} autocomplete="family-name" maxLength={100} value={lastName} onInput={setLastName} error={fields.last_name} />
+        <TextField name="firstName" label={t("field.first_name")} autocomplete="given-name" maxLength={100} value={firstName} onInput={(firstName) => setTyped({ ...typed, firstName })} error={fields.first_name} />
+        <TextField name="lastName" label={t("field.last_name")} autocomplete="family-name" maxLength={100} value={lastName} onInput={(lastName) => setTyped({ ...typed, lastName })} error={fields.last_name} />
       </div>
       <Select name="locale" label={t("ui.language")} value={locale.value} choices={languages} onChange={(value) => void saveLocale(value)} />
       <div>

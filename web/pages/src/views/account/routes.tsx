@@ -2,7 +2,6 @@ import { lazy } from "../../app/lazy.js";
 import type { Route } from "../../app/router.js";
 import { Overview } from "./overview.js";
 import { Email, Password, Profile } from "./profile.js";
-import { Activity, Sessions } from "./sessions.js";
 
 /** The pages of one's own account. */
 export const accountRoutes: readonly Route[] = [
@@ -11,8 +10,8 @@ export const accountRoutes: readonly Route[] = [
   { path: "/account/email", page: Email },
   { path: "/account/password", page: Password },
   { path: "/account/factors", page: lazy(() => import("./factors.js").then((part) => part.Factors)) },
-  { path: "/account/sessions", page: Sessions },
+  { path: "/account/sessions", page: lazy(() => import("./sessions.js").then((part) => part.Sessions)) },
   { path: "/account/keys", page: lazy(() => import("./keys.js").then((part) => part.Keys)) },
-  { path: "/account/activity", page: Activity },
+  { path: "/account/activity", page: lazy(() => import("./sessions.js").then((part) => part.Activity)) },
   { path: "/account/data", page: lazy(() => import("./data.js").then((part) => part.Data)) },
 ];

@@ -1,6 +1,7 @@
 import type { Session } from "@gatehouse/client";
 import { useState } from "preact/hooks";
 import { notice, useAction, useResource } from "../../app/actions.js";
+import { useLive } from "../../app/changes.js";
 import { gatehouse } from "../../app/client.js";
 import { deviceName } from "../../app/devices.js";
 import { eventName } from "../../app/events.js";
@@ -24,6 +25,7 @@ export function Sessions() {
 
 function SessionList() {
   const found = useResource((signal) => gatehouse.account.listSessions({}, { signal }));
+  useLive("sessions", found.reload);
   const [chosen, setChosen] = useState<Session | "others" | "all">();
   const close = () => setChosen(undefined);
   const revokeOne = useAction(async (_headers: HeadersInit, sessionId: string) => {

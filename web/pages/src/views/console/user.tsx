@@ -1,6 +1,7 @@
 import type { User } from "@gatehouse/client";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { confirmed, useResource } from "../../app/actions.js";
+import { useLive } from "../../app/changes.js";
 import { users } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
 import { Button, ButtonLink } from "../../ui/button.js";
@@ -26,6 +27,12 @@ function Detail({ id }: { id: string }) {
   const found = useResource((signal) => confirmed(() => users.getUser({ userId: id }, { signal })), [id]);
   const [after, setAfter] = useState<User>();
   const [changes, setChanges] = useState(0);
+  useLive(id, () => {
+    setChanges((times) => times + 1);
+    found.reload();
+  });
+  const loaded = found.kind === "ready" && found.value;
+  useEffect(() => setAfter(undefined), [loaded]); // it is older than what was loaded
   if (found.kind === "loading") return <Skeleton lines={10} />;
   if (found.kind === "failed") {
     if (found.problem.reason === "USER_NOT_FOUND") return <Gone id={id} />;
@@ -35,7 +42,7 @@ function Detail({ id }: { id: string }) {
   if (!user) return <Gone id={id} />;
   const changed = (now: User | undefined) => {
     if (now) setAfter(now);
-    setChanges(changes + 1);
+    setChanges((times) => times + 1);
   };
   return (
     <div class="split">

@@ -1,6 +1,7 @@
 import { UserStatus, type User } from "@gatehouse/client";
 import { useEffect, useState } from "preact/hooks";
 import { confirmed, useResource } from "../../app/actions.js";
+import { anyUser, useLive } from "../../app/changes.js";
 import { here } from "../../app/router.js";
 import { user } from "../../app/session.js";
 import { users as client } from "../../app/users-client.js";
@@ -62,6 +63,7 @@ function UserList() {
     (signal) => confirmed(() => client.listUsers({ pageSize: 25, query: asked, status: Number(status) as UserStatus, orderBy, pageToken }, { signal })),
     [asked, status, orderBy, pageToken],
   );
+  useLive(anyUser, found.reload);
   const sorting: Record<string, Partial<Column<User>>> = {
     email: { onSort: () => setOrderBy("email"), sorted: orderBy === "email" ? "ascending" : undefined },
     created: { onSort: () => setOrderBy(orderBy === "create_time desc" ? "create_time" : "create_time desc"), sorted: orderBy === "create_time desc" ? "descending" : orderBy === "create_time" ? "ascending" : undefined },
