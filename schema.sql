@@ -429,6 +429,108 @@ CREATE INDEX mails_recipient_fold_idx ON auth.mails (lower(recipient COLLATE "C"
 -- For binaries older than number 6; remove it with number 8.
 CREATE INDEX mails_recipient_idx ON auth.mails (lower(recipient));
 
+-- Webhooks: endpoints that get events about accounts by HTTP.
+CREATE TABLE auth.webhooks (
+    id                  uuid        NOT NULL,
+    -- Empty for a listener, which gets its events by a stream.
+    url                 text        NOT NULL DEFAULT '',
+    description         text        NOT NULL DEFAULT '',
+    -- The types of the events that it gets.
+    types               text[]      NOT NULL,
+    signature_versions  text[]      NOT NULL DEFAULT '{v1}',
+    enabled             boolean     NOT NULL DEFAULT true,
+    -- Why it was disabled.
+    disable_reason      text        NOT NULL DEFAULT '',
+    -- Attempts that failed since the last success, and since when.
+    failures            integer     NOT NULL DEFAULT 0,
+    fail_since_time     timestamptz,
+    -- The circuit breaker: until then, no attempt is made.
+    resume_time         timestamptz,
+    -- When administrators last got a mail about it.
+    alert_time          timestamptz,
+    -- When a listener whose stream has ended is deleted; NULL for an endpoint.
+    expire_time         timestamptz,
+    create_time         timestamptz NOT NULL DEFAULT now(),
+    update_time         timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT webhooks_pkey PRIMARY KEY (id),
+    CONSTRAINT webhooks_one_kind CHECK ((url = '') = (expire_time IS NOT NULL)),
+    CONSTRAINT webhooks_disable_reason_known CHECK (enabled = (disable_reason = '')),
+    CONSTRAINT webhooks_failures_positive CHECK (failures >= 0)
+);
+CREATE INDEX webhooks_expire_time_idx ON auth.webhooks (expire_time) WHERE expire_time IS NOT NULL;
+
+-- The secrets of webhooks. The newest signs, and older ones until they expire.
+CREATE TABLE auth.webhook_secrets (
+    id             uuid        NOT NULL,
+    webhook_id     uuid        NOT NULL,
+    -- 32 bytes of the HMAC key and 32 bytes of the Ed25519 seed, sealed.
+    sealed_secret  bytea       NOT NULL,
+    -- The id of the secret key that seals it.
+    key_id         text        NOT NULL,
+    -- The public key of the seed.
+    public_key     bytea       NOT NULL,
+    create_time    timestamptz NOT NULL DEFAULT now(),
+    -- NULL for the newest.
+    expire_time    timestamptz,
+    CONSTRAINT webhook_secrets_pkey PRIMARY KEY (id),
+    CONSTRAINT webhook_secrets_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES auth.webhooks (id) ON DELETE CASCADE,
+    CONSTRAINT webhook_secrets_public_key_length CHECK (octet_length(public_key) = 32)
+);
+CREATE INDEX webhook_secrets_webhook_id_idx ON auth.webhook_secrets (webhook_id);
+CREATE INDEX webhook_secrets_expire_time_idx ON auth.webhook_secrets (expire_time) WHERE expire_time IS NOT NULL;
+
+-- Events about accounts, for webhooks. A trigger writes an event in the transaction of
+-- its fact, if an enabled webhook wants its type. It holds ids alone.
+CREATE TABLE auth.events (
+    id           uuid        NOT NULL DEFAULT gen_random_uuid(),
+    xid          xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    type         text        NOT NULL,
+    -- NULL for an event that is about no account.
+    account_id   uuid,
+    version      bigint      NOT NULL DEFAULT 0,
+    data         jsonb       NOT NULL,
+    create_time  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT events_pkey PRIMARY KEY (id)
+);
+CREATE INDEX events_create_time_idx ON auth.events (create_time, id);
+
+-- One event for one webhook, or a logout for one OAuth client. A row is pending, sent, or
+-- failed (a dead letter). Pending rows of one account and webhook are sent in their order.
+CREATE TABLE auth.deliveries (
+    id                 uuid        NOT NULL DEFAULT gen_random_uuid(),
+    event_id           uuid        NOT NULL,
+    webhook_id         uuid,
+    client_id          text,
+    -- Copies of the event's columns, by which deliveries are ordered.
+    account_id         uuid,
+    event_time         timestamptz NOT NULL,
+    attempts           integer     NOT NULL DEFAULT 0,
+    next_attempt_time  timestamptz NOT NULL DEFAULT now(),
+    -- Until then, a copy of auth makes an attempt; NULL while none does.
+    lease_time         timestamptz,
+    -- The result of the last attempt: the HTTP status, or 0 without an answer.
+    last_status        integer     NOT NULL DEFAULT 0,
+    last_error         text        NOT NULL DEFAULT '',
+    last_milliseconds  integer     NOT NULL DEFAULT 0,
+    create_time        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sent_time          timestamptz,
+    fail_time          timestamptz,
+    CONSTRAINT deliveries_pkey PRIMARY KEY (id),
+    CONSTRAINT deliveries_event_id_fkey FOREIGN KEY (event_id) REFERENCES auth.events (id) ON DELETE CASCADE,
+    CONSTRAINT deliveries_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES auth.webhooks (id) ON DELETE CASCADE,
+    CONSTRAINT deliveries_one_receiver CHECK ((webhook_id IS NULL) = (client_id IS NOT NULL)),
+    CONSTRAINT deliveries_one_end CHECK (sent_time IS NULL OR fail_time IS NULL)
+);
+CREATE INDEX deliveries_event_id_idx ON auth.deliveries (event_id, webhook_id);
+CREATE INDEX deliveries_due_idx ON auth.deliveries (webhook_id, next_attempt_time) WHERE sent_time IS NULL AND fail_time IS NULL;
+CREATE INDEX deliveries_order_idx ON auth.deliveries (webhook_id, account_id, event_time, id) WHERE sent_time IS NULL AND fail_time IS NULL;
+CREATE INDEX deliveries_leased_idx ON auth.deliveries (webhook_id, lease_time) WHERE lease_time IS NOT NULL;
+-- For listing the deliveries of an endpoint, all or of one status.
+CREATE INDEX deliveries_list_idx ON auth.deliveries (webhook_id, create_time, id);
+CREATE INDEX deliveries_pending_idx ON auth.deliveries (webhook_id, create_time, id) WHERE sent_time IS NULL AND fail_time IS NULL;
+CREATE INDEX deliveries_sent_idx ON auth.deliveries (webhook_id, create_time, id) WHERE sent_time IS NOT NULL;
+CREATE INDEX deliveries_failed_idx ON auth.deliveries (webhook_id, create_time, id) WHERE fail_time IS NOT NULL;
+
 -- Recent failed attempts per account, address or device. The key is a MAC of the
 -- counted subject, so that the table contains no email and no address.
 CREATE TABLE auth.throttles (

@@ -21,6 +21,7 @@ type commands struct {
 	Healthcheck  healthcheckCommand `cmd:"" help:"Check whether a running role is ready: a probe for containers."`
 	Status       statusCommand      `cmd:"" help:"Print readiness and the most important values of running processes, read from their operators' listeners."`
 	Upstream     upstreamCommands   `cmd:"" help:"Add services of the application behind the gateway, and compare them with their descriptors."`
+	Webhook      webhookCommands    `cmd:"" help:"Listen to the events of webhooks, for developers."`
 	Psql         psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
 	Backup       backupCommand      `cmd:"" help:"Write the data of all services into a file, while they run."`
 	Restore      restoreCommand     `cmd:"" help:"Restore a backup into an empty database, or with --replace in place of the data there."`

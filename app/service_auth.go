@@ -23,13 +23,13 @@ var authService = Definition{
 	RootSchema: true,
 	Serves: []string{
 		"auth.v1.APIKeyService", "auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.DeploymentService", "auth.v1.EmailCodeService", "auth.v1.FactorService", "auth.v1.KeyService", "auth.v1.LinkService",
-		"auth.v1.MailService", "auth.v1.PasskeyService", "auth.v1.RevocationService", "auth.v1.SessionService",
+		"auth.v1.MailService", "auth.v1.PasskeyService", "auth.v1.RevocationService", "auth.v1.SessionService", "auth.v1.WebhookService",
 	},
 	Tells: []string{"account", "sessions"},
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &webhookFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -39,6 +39,7 @@ var authService = Definition{
 		"GATEHOUSE_SIGNUP_DOMAINS: ${GATEHOUSE_SIGNUP_DOMAINS}",
 		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
 		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",
+		"GATEHOUSE_WEBHOOK_NETWORKS: ${GATEHOUSE_WEBHOOK_NETWORKS}",
 		"GATEHOUSE_ORIGINS: ${GATEHOUSE_ORIGINS}",
 		"GATEHOUSE_PASSKEY_RP_ID: ${GATEHOUSE_PASSKEY_RP_ID}",
 		"GATEHOUSE_PASSKEY_ORIGINS: ${GATEHOUSE_PASSKEY_ORIGINS}",
@@ -66,8 +67,9 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		PasswordMin: find[*passwordFlags](s).PasswordMin, PasswordList: find[*passwordListFlags](s).list, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
 		SignUpDomains: find[*signUpFlags](s).domains, EmailSignIn: find[*emailSignInFlags](s).on(),
-		RememberDevice: find[*deviceFlags](s).rememberDevice,
-		KeyLife:        accounts.keyLife, AuditLife: accounts.auditLife,
+		RememberDevice:  find[*deviceFlags](s).rememberDevice,
+		WebhookNetworks: find[*webhookFlags](s).networks, WebhookLocalhost: s.command == commandUp,
+		KeyLife: accounts.keyLife, AuditLife: accounts.auditLife,
 		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,
 		Logger: h.logger,
 	})

@@ -15,6 +15,7 @@ package auth
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -42,6 +43,7 @@ import (
 	"gatehouse/auth/rotation"
 	"gatehouse/auth/throttle"
 	"gatehouse/auth/tokens"
+	"gatehouse/auth/webhooks"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
@@ -104,6 +106,10 @@ type Config struct {
 	KeyLife time.Duration
 	// AuditLife is how long audit events are kept.
 	AuditLife time.Duration
+	// WebhookNetworks may be reached by webhooks besides public addresses, and
+	// WebhookLocalhost allows http://localhost.
+	WebhookNetworks  []netip.Prefix
+	WebhookLocalhost bool
 	// Now is the clock for the times in tokens; time.Now if nil.
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -157,6 +163,7 @@ type Service struct {
 	apiKeys    *apikeys.Service
 	factors    *factors.Service
 	code       *emailcode.Service
+	webhooks   *webhooks.Service
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -227,6 +234,9 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		mail:    &mailService{db: db, mails: mails},
 		apiKeys: apiKeys, factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
 		feed: &accountlog.Service{Log: events, Expected: config.Readers},
+		webhooks: webhooks.New(webhooks.Config{
+			DB: db, Mails: mails, Secrets: config.Secrets, Networks: config.WebhookNetworks, Localhost: config.WebhookLocalhost, Logger: config.Logger,
+		}),
 	}, nil
 }
 
@@ -303,16 +313,17 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterPasskeyServiceHandler(server, s.passkey)
 	authv1.RegisterEmailCodeServiceHandler(server, s.code)
 	authv1.RegisterFactorServiceHandler(server, s.factors)
+	authv1.RegisterWebhookServiceHandler(server, s.webhooks)
 }
 
 // Run maintains the account log, delivers accounts to an older users service, feeds
 // revocations, signing keys and changed tags to gateways, collects audit events of users,
-// delivers mail, rotates signing keys and prunes, until ctx ends.
+// delivers mail and webhooks, rotates signing keys and prunes, until ctx ends.
 // Without it, tokens can be made for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	for _, run := range []func(context.Context){
-		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run, s.apiKeys.Run, s.factors.Run,
+		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run, s.apiKeys.Run, s.factors.Run, s.webhooks.Run,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}

@@ -33,6 +33,7 @@ import (
 	"gatehouse/bff/passthrough"
 	"gatehouse/bff/shed"
 	"gatehouse/bff/watch"
+	"gatehouse/bff/webhooks"
 	"gatehouse/bff/wellknown"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -119,6 +120,7 @@ type Service struct {
 	// accountFeed lets upstreams follow accounts; nil if none does.
 	accountFeed *accountfeed.Feed
 	live        *watch.Hub
+	webhooks    *webhooks.Service
 	origins     *browser.Origins
 	proxies     *proxies
 	rates       *rates // nil without rate limits
@@ -225,6 +227,7 @@ func (s *Service) join(config Config) error {
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
 	s.account = &accountService{directory: people, live: s.live, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
 	s.user = &userService{directory: people, Users: &watch.Users{Hub: s.live, Caller: caller}}
+	s.webhooks = s.newWebhooks(people)
 	return s.joinKeys(people)
 }
 
@@ -259,6 +262,7 @@ func (s *Service) register(server *connect.Server) {
 	bffv1.RegisterAuthServiceHandler(server, s.auth)
 	bffv1.RegisterAccountServiceHandler(server, s.account)
 	bffv1.RegisterUserServiceHandler(server, s.user)
+	bffv1.RegisterWebhookServiceHandler(server, s.webhooks)
 	s.upstreams.Register(server)
 	registerExtensions(server, s.gateway, s.backends)
 }

@@ -67,6 +67,16 @@ const (
 	APIKeyRevoke Event = "apikey.revoke" // An API key is revoked by its owner, an administrator, or somebody who found it.
 	APIKeyRefuse Event = "apikey.refuse" // A revoked or expired API key is used, or one whose owner is disabled.
 
+	WebhookCreate  Event = "webhook.create"  // An administrator creates a webhook.
+	WebhookUpdate  Event = "webhook.update"  // An administrator changes a webhook.
+	WebhookDelete  Event = "webhook.delete"  // An administrator deletes a webhook.
+	WebhookRotate  Event = "webhook.rotate"  // An administrator gives a webhook a new secret.
+	WebhookReplay  Event = "webhook.replay"  // An administrator sends a webhook a test event, or stored events again.
+	WebhookRetry   Event = "webhook.retry"   // An administrator retries a delivery.
+	WebhookListen  Event = "webhook.listen"  // An administrator begins to listen to events by a stream.
+	WebhookDisable Event = "webhook.disable" // A webhook is disabled, because it is gone or has failed for five days.
+	WebhookFail    Event = "webhook.fail"    // A delivery becomes a dead letter: the webhook did not accept it.
+
 	PasskeyBlock        Event = "passkey.block"           // A passkey that may have been copied is used: it is blocked.
 	PasskeyBackupChange Event = "passkey.backup_change"   // A passkey becomes eligible for backup, or ceases to be.
 	PasswordRemove      Event = "account.password.remove" // A password is removed by its owner, who signs in with passkeys.

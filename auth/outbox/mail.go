@@ -42,6 +42,9 @@ const (
 	KeyCreated  Kind = "key_created"  // values: key_name, expire_time
 	KeyExpiring Kind = "key_expiring" // values: key_name, expire_time
 
+	WebhookFailed   Kind = "webhook_failed"   // to administrators; values: webhook_url
+	WebhookDisabled Kind = "webhook_disabled" // to administrators; values: webhook_url
+
 	PasskeyAdded    Kind = "passkey_added"
 	PasskeyRemoved  Kind = "passkey_removed"
 	PasskeyBlocked  Kind = "passkey_blocked" // it may have been copied
@@ -74,7 +77,7 @@ type Mail struct {
 	Token string
 	// Values are the template's other values, by name: "ip_address",
 	// "user_agent", "time" (RFC 3339), "new_email", "old_email", "first_name",
-	// "code", "codes_left", "key_name", "expire_time" (RFC 3339).
+	// "code", "codes_left", "key_name", "expire_time" (RFC 3339), "webhook_url".
 	Values map[string]string
 }
 

@@ -12,7 +12,7 @@ var kinds = []Kind{
 	VerifyEmail, AccountExists, Invitation, ResetPassword, ConfirmEmail,
 	EmailInUse, EmailRequested, EmailChanged, PasswordChanged, NewSignIn,
 	TOTPAdded, TOTPRemoved, FactorsReset, RecoveryCodeUsed, FactorFailed, EnrolmentCode, SignInCode,
-	KeyCreated, KeyExpiring,
+	KeyCreated, KeyExpiring, WebhookFailed, WebhookDisabled,
 	PasskeyAdded, PasskeyRemoved, PasskeyBlocked, PasswordRemoved,
 }
 
@@ -72,7 +72,7 @@ func TestEveryKindOfMailHasATemplateAndItsLinkLeadsToAPage(t *testing.T) {
 			t.Errorf("%s leads to the page %q, and its text is\n%s", kind, page, rendered.Text)
 		}
 	}
-	if len(kinds) != 23 {
-		t.Errorf("there are %d kinds, want 23", len(kinds))
+	if len(kinds) != 25 {
+		t.Errorf("there are %d kinds, want 25", len(kinds))
 	}
 }

@@ -16,6 +16,8 @@ var excused = map[string]string{
 	"auth.account_log":      "versions, for other services",
 	"auth.account_outbox":   "versions, for other services",
 	"auth.audit_events":     "history",
+	"auth.deliveries":       "history, for webhooks",
+	"auth.events":           "history, for webhooks",
 	"auth.idempotency_keys": "a repeated call has to give the password",
 	"auth.mails":            "they go to the address that was proven",
 	"auth.revocations":      "they end access",

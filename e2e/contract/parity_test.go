@@ -432,19 +432,21 @@ func (f *failure) retry() *errdetails.RetryInfo {
 
 // answerShapes are what may stand for a value that differs from call to call.
 var answerShapes = map[string]*regexp.Regexp{
-	"<uuid>":          regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`),
-	"<time>":          regexp.MustCompile(`^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$`),
-	"<etag>":          regexp.MustCompile(`^[A-Za-z0-9_-]{11}$`),
-	"<key id>":        regexp.MustCompile(`^[A-Za-z0-9_-]{8,64}$`),
-	"<url>":           regexp.MustCompile(`^http://[a-z0-9.:]+$`),
-	"<access token>":  regexp.MustCompile(`^ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$`),
-	"<refresh token>": regexp.MustCompile(`^ghr_[A-Za-z0-9_-]+$`),
-	"<device token>":  regexp.MustCompile(`^ghd_[A-Za-z0-9_-]+$`),
-	"<challenge>":     regexp.MustCompile(`^ghc_[A-Za-z0-9_-]{43}$`),
-	"<API key>":       regexp.MustCompile(`^ghk_[A-Za-z0-9_-]{22}_[A-Za-z0-9_-]{43}[A-Za-z0-9]{6}$`),
-	"<recovery code>": regexp.MustCompile(`^[0-9A-Z]{4}(-[0-9A-Z]{4}){3}$`),
-	"<page token>":    regexp.MustCompile(`^[A-Za-z0-9_-]{8,}$`),
-	"<text>":          regexp.MustCompile(`.`),
+	"<uuid>":           regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`),
+	"<time>":           regexp.MustCompile(`^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$`),
+	"<etag>":           regexp.MustCompile(`^[A-Za-z0-9_-]{11}$`),
+	"<key id>":         regexp.MustCompile(`^[A-Za-z0-9_-]{8,64}$`),
+	"<url>":            regexp.MustCompile(`^http://[a-z0-9.:]+$`),
+	"<access token>":   regexp.MustCompile(`^ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$`),
+	"<refresh token>":  regexp.MustCompile(`^ghr_[A-Za-z0-9_-]+$`),
+	"<device token>":   regexp.MustCompile(`^ghd_[A-Za-z0-9_-]+$`),
+	"<challenge>":      regexp.MustCompile(`^ghc_[A-Za-z0-9_-]{43}$`),
+	"<API key>":        regexp.MustCompile(`^ghk_[A-Za-z0-9_-]{22}_[A-Za-z0-9_-]{43}[A-Za-z0-9]{6}$`),
+	"<webhook secret>": regexp.MustCompile(`^whsec_[A-Za-z0-9+/]{43}=$`),
+	"<public key>":     regexp.MustCompile(`^whpk_[A-Za-z0-9+/]{43}=$`),
+	"<recovery code>":  regexp.MustCompile(`^[0-9A-Z]{4}(-[0-9A-Z]{4}){3}$`),
+	"<page token>":     regexp.MustCompile(`^[A-Za-z0-9_-]{8,}$`),
+	"<text>":           regexp.MustCompile(`.`),
 }
 
 // differ describes the differences between a response and the expected one.

@@ -17,9 +17,10 @@ import (
 
 // Client calls the gateway over one protocol, with or without an access token.
 type Client struct {
-	Auth    bffv1.AuthServiceClient
-	Account bffv1.AccountServiceClient
-	Users   bffv1.UserServiceClient
+	Auth     bffv1.AuthServiceClient
+	Account  bffv1.AccountServiceClient
+	Users    bffv1.UserServiceClient
+	Webhooks bffv1.WebhookServiceClient
 }
 
 // H2C is an HTTP client that speaks HTTP/2 without TLS.
@@ -47,6 +48,7 @@ func (s *System) ClientOver(over *http.Client, token string, options ...connecth
 	})
 	return Client{
 		Auth: bffv1.NewAuthServiceClient(c), Account: bffv1.NewAccountServiceClient(c), Users: bffv1.NewUserServiceClient(c),
+		Webhooks: bffv1.NewWebhookServiceClient(c),
 	}
 }
 

@@ -63,8 +63,8 @@ type Letter struct {
 	// Site is where the recipient has their account.
 	Site string
 	// Values are "ip_address", "user_agent", "time" (RFC 3339), "new_email",
-	// "old_email", "first_name", "code", "codes_left", "key_name" and "expire_time"
-	// (RFC 3339), as far as they are known.
+	// "old_email", "first_name", "code", "codes_left", "key_name", "expire_time"
+	// (RFC 3339), and "webhook_url", as far as they are known.
 	Values map[string]string
 }
 
@@ -84,6 +84,8 @@ type page struct {
 	Code, CodesLeft string
 	// KeyName is the name of an API key, and Expires when it expires.
 	KeyName, Expires string
+	// WebhookURL is where a webhook is.
+	WebhookURL string
 }
 
 // Open reads the templates: those of a folder laid out like the built-in ones go
@@ -283,16 +285,17 @@ func (t *Templates) Render(letter Letter) (Rendered, error) {
 	}
 	rendered, err := found.render(page{
 		Email: letter.To, Site: letter.Site, Host: host, Link: letter.Link, Minutes: int(letter.LinkLife.Minutes()),
-		FirstName: name(letter.Values["first_name"]),
-		IPAddress: short(letter.Values["ip_address"]),
-		UserAgent: program(letter.Values["user_agent"]),
-		Time:      moment(letter.Values["time"]),
-		NewEmail:  short(letter.Values["new_email"]),
-		OldEmail:  short(letter.Values["old_email"]),
-		Code:      short(letter.Values["code"]),
-		CodesLeft: short(letter.Values["codes_left"]),
-		KeyName:   name(letter.Values["key_name"]),
-		Expires:   moment(letter.Values["expire_time"]),
+		FirstName:  name(letter.Values["first_name"]),
+		IPAddress:  short(letter.Values["ip_address"]),
+		UserAgent:  program(letter.Values["user_agent"]),
+		Time:       moment(letter.Values["time"]),
+		NewEmail:   short(letter.Values["new_email"]),
+		OldEmail:   short(letter.Values["old_email"]),
+		Code:       short(letter.Values["code"]),
+		CodesLeft:  short(letter.Values["codes_left"]),
+		KeyName:    name(letter.Values["key_name"]),
+		Expires:    moment(letter.Values["expire_time"]),
+		WebhookURL: short(letter.Values["webhook_url"]),
 	})
 	if err != nil {
 		return Rendered{}, fmt.Errorf("render the mail %q in %s: %w", letter.Kind, found.language, err)

@@ -20,7 +20,7 @@ func letter(kind, locale string) Letter {
 		Kind: kind, Locale: locale, To: "ada@example.com", Site: "https://example.com", LinkLife: 30 * time.Minute,
 		Values: map[string]string{
 			"first_name": "Ada", "ip_address": "203.0.113.7", "user_agent": "Firefox", "time": "2026-01-02T03:04:05Z",
-			"new_email": "new@example.com", "old_email": "old@example.com", "code": "K7MQ2XWB", "codes_left": "9", "key_name": "Nightly", "expire_time": "2026-04-01T00:00:00Z",
+			"new_email": "new@example.com", "old_email": "old@example.com", "code": "K7MQ2XWB", "codes_left": "9", "webhook_url": "https://hooks.example.net/", "key_name": "Nightly", "expire_time": "2026-04-01T00:00:00Z",
 		},
 	}
 	if slices.Contains(withLink, kind) {
@@ -42,8 +42,8 @@ func TestEveryKindIsWrittenInEveryLanguage(t *testing.T) {
 	t.Parallel()
 	templates := open(t, nil)
 	kinds := slices.Sorted(maps.Keys(templates.byLanguage["en"]))
-	if len(kinds) != 23 {
-		t.Errorf("there are %d kinds, want 23: %v", len(kinds), kinds)
+	if len(kinds) != 25 {
+		t.Errorf("there are %d kinds, want 25: %v", len(kinds), kinds)
 	}
 	for language, has := range templates.byLanguage {
 		if got := slices.Sorted(maps.Keys(has)); !slices.Equal(got, kinds) {
@@ -106,6 +106,8 @@ func TestWhatAMailIsAboutStandsInIt(t *testing.T) {
 		"passkey_blocked":        {"203.0.113.7", "2026-01-02 03:04 UTC"},
 		"password_removed":       {"203.0.113.7", "2026-01-02 03:04 UTC"},
 		"enrolment_code":         {"K7MQ2XWB"},
+		"webhook_failed":         {"https://hooks.example.net/"},
+		"webhook_disabled":       {"https://hooks.example.net/"},
 	} {
 		for _, language := range []string{"en", "de"} {
 			got, err := templates.Render(letter(kind, language))

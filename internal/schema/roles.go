@@ -111,7 +111,11 @@ func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, er
 		return nil, err
 	}
 	accountLog, err := t.accountLogChanges(ctx)
-	return slices.Concat(changes, reader, functions, accountLog), err
+	if err != nil {
+		return nil, err
+	}
+	events, err := t.eventChanges(ctx)
+	return slices.Concat(changes, reader, functions, accountLog, events), err
 }
 
 const selectRole = `

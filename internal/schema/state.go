@@ -111,7 +111,8 @@ func (t *target) unchanged(ctx context.Context, s *source) (bool, error) {
 }
 
 // selectCatalogHash hashes one line for each object that Atlas supports and for each storage
-// parameter. Grants are compared separately.
+// parameter. Grants, and triggers, of which some have a row among the constraints, are
+// compared separately.
 const selectCatalogHash = `
 WITH ours AS (
 	SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])
@@ -133,7 +134,7 @@ WITH ours AS (
 	WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f')
 	UNION ALL
 	SELECT format('constraint %s %I %s', r.name, c.conname, pg_get_constraintdef(c.oid))
-	FROM relations r JOIN pg_catalog.pg_constraint c ON c.conrelid = r.oid
+	FROM relations r JOIN pg_catalog.pg_constraint c ON c.conrelid = r.oid AND c.contype <> 't'
 	UNION ALL
 	SELECT format('index %s %s', pg_get_indexdef(i.indexrelid), i.indisvalid)
 	FROM relations r JOIN pg_catalog.pg_index i ON i.indrelid = r.oid

@@ -1,0 +1,217 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"gatehouse/auth/webhooks"
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
+)
+
+// webhookCommands are for developers of endpoints.
+type webhookCommands struct {
+	Listen webhookListenCommand `cmd:"" help:"Print events as they happen, by a stream: no endpoint and no tunnel is needed."`
+}
+
+type webhookListenCommand struct {
+	Email   string   `arg:"" placeholder:"EMAIL" help:"Sign in as this administrator. The password and the code of the authenticator app are read from the terminal, or as two lines of the standard input."`
+	URL     string   `name:"url" default:"http://localhost:8001" placeholder:"URL" help:"Call the gateway at this URL."`
+	Types   []string `placeholder:"TYPE,…" help:"Print events of these types only; all if empty."`
+	Forward string   `placeholder:"URL" help:"Send each event to this URL as well, such as http://localhost:3000/hooks, signed with a secret that is printed first."`
+}
+
+func (c *webhookListenCommand) Run(p *program, app *kong.Application) error {
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
+	if err := invalid.err(); err != nil {
+		return err
+	}
+	l := &listener{command: c, out: p.stdout, lines: bufio.NewReader(os.Stdin), secret: webhooks.NewSecret()}
+	client := connect.NewClient(connecthttp.NewTransport(http.DefaultClient, strings.TrimSuffix(c.URL, "/")), l.authorize)
+	l.auth, l.webhooks = bffv1.NewAuthServiceClient(client), bffv1.NewWebhookServiceClient(client)
+	if err := l.signIn(p.ctx); err != nil {
+		return fmt.Errorf("sign in: %w", err)
+	}
+	defer l.signOut(p.ctx)
+	if c.Forward != "" {
+		fmt.Fprintf(p.stdout, "Events are sent to %s, signed with %s\n", c.Forward, l.secret.Text())
+	}
+	return l.listen(p.ctx)
+}
+
+// listener prints events.
+type listener struct {
+	command  *webhookListenCommand
+	out      io.Writer
+	lines    *bufio.Reader
+	secret   webhooks.Secret
+	auth     bffv1.AuthServiceClient
+	webhooks bffv1.WebhookServiceClient
+	tokens   *bffv1.Tokens
+}
+
+func (l *listener) authorize(next connect.ClientFunc) connect.ClientFunc {
+	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+		if token := l.tokens.GetAccessToken(); token != "" {
+			info, _ := connect.CallInfoForClientContext(ctx)
+			info.RequestHeader().Set("Authorization", "Bearer "+token)
+		}
+		return next(ctx, spec)
+	}
+}
+
+func (l *listener) signIn(ctx context.Context) error {
+	password, err := l.ask("Password: ")
+	if err != nil {
+		return err
+	}
+	response, err := l.auth.Login(ctx, &bffv1.LoginRequest{Email: l.command.Email, Password: password})
+	if err != nil {
+		return err
+	}
+	challenge := response.GetChallenge()
+	if challenge == nil {
+		l.tokens = response.GetSignedIn().GetTokens()
+		return errors.New("webhooks need a session of level 2: add an authenticator app to the account, then repeat this")
+	}
+	code, err := l.ask("Code of the authenticator app: ")
+	if err != nil {
+		return err
+	}
+	completed, err := l.auth.CompleteLogin(ctx, &bffv1.CompleteLoginRequest{
+		ChallengeToken: challenge.GetToken(), Proof: &bffv1.CompleteLoginRequest_TotpCode{TotpCode: code},
+	})
+	if err != nil {
+		return err
+	}
+	if l.tokens = completed.GetSignedIn().GetTokens(); l.tokens == nil {
+		return errors.New("the account owes another proof: sign in on the pages first")
+	}
+	return nil
+}
+
+// ask reads a line, unseen on a terminal.
+func (l *listener) ask(prompt string) (string, error) {
+	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) { //nolint:gosec // a file descriptor is small
+		fmt.Fprint(os.Stderr, prompt)
+		text, err := term.ReadPassword(fd)
+		fmt.Fprintln(os.Stderr)
+		return strings.TrimSpace(string(text)), err
+	}
+	line, err := l.lines.ReadString('\n')
+	if line = strings.TrimRight(line, "\r\n"); line == "" && err != nil {
+		return "", fmt.Errorf("read the standard input: %w", err)
+	}
+	return line, nil
+}
+
+// signOut ends the session of this command.
+func (l *listener) signOut(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_, _ = l.auth.Logout(ctx, &bffv1.LogoutRequest{RefreshToken: l.tokens.GetRefreshToken()}) // it expires by itself
+}
+
+// listen prints events until ctx ends. A stream ends with its access token; the next one
+// continues without a gap.
+func (l *listener) listen(ctx context.Context) error {
+	id := ""
+	for {
+		ended, err := l.stream(ctx, &id)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("listen to events: %w", err)
+		}
+		switch ended.GetReason() {
+		case "", "TOKEN_EXPIRED", "TOKEN_STALE":
+			if err := l.refresh(ctx); err != nil {
+				return fmt.Errorf("refresh the access token: %w", err)
+			}
+		case "SERVER_STOPPING", "SERVICE_UNAVAILABLE":
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(max(ended.GetRetryDelay().AsDuration(), time.Second)):
+			}
+		default:
+			return fmt.Errorf("the stream has ended: %s", ended.GetReason())
+		}
+	}
+}
+
+// stream prints the events of one stream. It returns its end, which is empty when the access
+// token is about to expire.
+func (l *listener) stream(ctx context.Context, id *string) (*bffv1.Ended, error) {
+	stream, err := l.webhooks.ListenEvents(ctx, &bffv1.ListenEventsRequest{Types: l.command.Types, ListenerId: *id})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stream.Close() }()
+	for {
+		message, err := stream.Receive()
+		if fault.Reason(err) != "" && connect.CodeOf(err) == connect.CodeUnavailable {
+			return &bffv1.Ended{Reason: fault.Reason(err)}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if *id == "" {
+			fmt.Fprintln(l.out, "Listening.")
+		}
+		*id = message.GetListenerId()
+		switch {
+		case message.GetEvent() != nil:
+			fmt.Fprintln(l.out, message.GetEvent().GetBody())
+			l.forward(ctx, message.GetEvent())
+		case message.GetRefreshDue() != nil:
+			return &bffv1.Ended{}, nil
+		case message.GetEnded() != nil:
+			return message.GetEnded(), nil
+		}
+	}
+}
+
+func (l *listener) refresh(ctx context.Context) error {
+	response, err := l.auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: l.tokens.GetRefreshToken()})
+	if err != nil {
+		return err
+	}
+	l.tokens = response.GetTokens()
+	return nil
+}
+
+// forward sends an event to the URL of the command line, and prints the answer's status.
+func (l *listener) forward(ctx context.Context, event *bffv1.Event) {
+	if l.command.Forward == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	request, err := webhooks.NewRequest(ctx, l.command.Forward, event.GetEventId(), []byte(event.GetBody()), []string{"v1", "v1a"}, []webhooks.Secret{l.secret})
+	if err != nil {
+		fmt.Fprintf(l.out, "  not sent: %v\n", err)
+		return
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		fmt.Fprintf(l.out, "  not sent: %v\n", err)
+		return
+	}
+	_ = response.Body.Close()
+	fmt.Fprintf(l.out, "  status %d\n", response.StatusCode)
+}

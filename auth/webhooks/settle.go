@@ -1,0 +1,195 @@
+package webhooks
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/audit"
+	"gatehouse/auth/outbox"
+	"gatehouse/internal/crashpoint"
+	"gatehouse/internal/database"
+)
+
+const (
+	// breakerFailures is after how many failures in a row the circuit breaker of an endpoint
+	// opens: for firstPause, twice that after each further failure, up to maxPause. Then one
+	// attempt decides.
+	breakerFailures = 5
+	firstPause      = 10 * time.Second
+	maxPause        = 5 * time.Minute
+	// failingLimit is after which time without a success an endpoint is disabled.
+	failingLimit = 5 * 24 * time.Hour
+	// alertInterval is how often administrators get a mail about an endpoint.
+	alertInterval = 24 * time.Hour
+)
+
+// settle records the result of an attempt.
+func (s *Service) settle(ctx context.Context, row lease, to endpoint, r result) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
+		switch {
+		case r.ok():
+			err = s.succeed(ctx, tx, row, to, r)
+		case r.stopped:
+			_, err = tx.Exec(ctx, giveBack, pgx.NamedArgs{"id": row.ID, "attempts": row.Attempts})
+		default:
+			err = s.fail(ctx, tx, row, r)
+		}
+		crashpoint.Reach("auth: before a delivery is recorded")
+		return err
+	})
+	crashpoint.Reach("auth: after a delivery is recorded")
+	return err
+}
+
+const (
+	// The endpoint has the event, even if another copy has leased it meanwhile.
+	markSent = `
+		UPDATE auth.deliveries SET sent_time = now(), fail_time = NULL, lease_time = NULL, last_status = @status, last_error = '', last_milliseconds = @milliseconds
+		WHERE id = @id AND sent_time IS NULL`
+	releaseNext = `
+		UPDATE auth.deliveries SET next_attempt_time = least(next_attempt_time, now())
+		WHERE lease_time IS NULL AND attempts = 0 AND id = (
+			SELECT d.id FROM auth.deliveries d
+			WHERE d.webhook_id = @webhook_id AND d.account_id = @account_id AND ` + pending + `
+			ORDER BY d.event_time, d.id LIMIT 1)`
+	markHealthy = `
+		UPDATE auth.webhooks SET failures = 0, fail_since_time = NULL, resume_time = NULL
+		WHERE id = @webhook_id AND (failures > 0 OR fail_since_time IS NOT NULL OR resume_time IS NOT NULL)`
+	// What waits for a further attempt has it once the circuit breaker closes.
+	releaseAll = `
+		UPDATE auth.deliveries d SET next_attempt_time = now()
+		WHERE d.webhook_id = @webhook_id AND ` + pending + ` AND (d.lease_time IS NULL OR d.lease_time <= now()) AND d.next_attempt_time > now()`
+	giveBack = `
+		UPDATE auth.deliveries SET attempts = attempts - 1, lease_time = NULL, next_attempt_time = now()
+		WHERE id = @id AND attempts = @attempts AND sent_time IS NULL AND fail_time IS NULL`
+)
+
+func (s *Service) succeed(ctx context.Context, tx pgx.Tx, row lease, to endpoint, r result) error {
+	args := pgx.NamedArgs{
+		"id": row.ID, "webhook_id": row.WebhookID, "account_id": row.AccountID, "status": r.status, "milliseconds": r.duration.Milliseconds(),
+	}
+	statements := []string{markSent, markHealthy}
+	if row.AccountID != nil {
+		statements = append(statements, releaseNext)
+	}
+	if to.failures >= breakerFailures {
+		statements = append(statements, releaseAll)
+	}
+	for _, statement := range statements {
+		if _, err := tx.Exec(ctx, statement, args); err != nil {
+			return fmt.Errorf("record that the event was sent: %w", err)
+		}
+	}
+	return nil
+}
+
+const (
+	// A delivery that another copy has leased meanwhile is left alone.
+	postpone = `
+		UPDATE auth.deliveries SET
+			lease_time = NULL, last_status = @status, last_error = @text, last_milliseconds = @milliseconds,
+			next_attempt_time = now() + @backoff::interval, fail_time = CASE WHEN @give_up::boolean THEN now() END
+		WHERE id = @id AND attempts = @attempts AND sent_time IS NULL AND fail_time IS NULL
+		RETURNING fail_time IS NOT NULL`
+	markFailing = `
+		WITH was AS (SELECT enabled FROM auth.webhooks WHERE id = @webhook_id FOR NO KEY UPDATE)
+		UPDATE auth.webhooks w SET
+			failures = least(failures + 1, 1000000), fail_since_time = coalesce(fail_since_time, now()),
+			resume_time = CASE WHEN failures + 1 >= @breaker::integer OR @retry_after::interval > '0'
+				THEN now() + greatest(@retry_after::interval, CASE WHEN failures + 1 >= @breaker::integer
+					THEN least(@first_pause::interval * power(2, least(failures + 1 - @breaker::integer, 20)), @max_pause::interval) ELSE '0' END) END,
+			enabled = w.enabled AND NOT (@gone::boolean OR coalesce(fail_since_time, now()) < now() - @failing::interval),
+			disable_reason = CASE WHEN NOT w.enabled THEN disable_reason WHEN @gone::boolean THEN 'gone'
+				WHEN coalesce(fail_since_time, now()) < now() - @failing::interval THEN 'failing' ELSE '' END
+		FROM was WHERE w.id = @webhook_id
+		RETURNING w.url, CASE WHEN was.enabled THEN w.disable_reason ELSE '' END`
+	// Administrators get one mail a day about an endpoint, and one when it is disabled.
+	noteAlert = `
+		UPDATE auth.webhooks SET alert_time = now()
+		WHERE id = @webhook_id AND (@disabled::boolean OR alert_time IS NULL OR alert_time < now() - @interval::interval)`
+	selectAdministrators = `
+		SELECT id::text, email FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND (password_hash <> '' OR has_sign_in)
+		ORDER BY id LIMIT 20`
+)
+
+func (s *Service) fail(ctx context.Context, tx pgx.Tx, row lease, r result) error {
+	backoff, again := backoffAfter(row.Attempts)
+	var dead bool
+	err := tx.QueryRow(ctx, postpone, pgx.NamedArgs{
+		"id": row.ID, "attempts": row.Attempts, "status": r.status, "text": r.text, "milliseconds": r.duration.Milliseconds(),
+		"backoff": max(backoff, r.retryAfter), "give_up": !again,
+	}).Scan(&dead)
+	if database.Missing(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("postpone the delivery: %w", err)
+	}
+	var url, disabled string
+	err = tx.QueryRow(ctx, markFailing, pgx.NamedArgs{
+		"webhook_id": row.WebhookID, "breaker": breakerFailures, "first_pause": jittered(firstPause), "max_pause": maxPause,
+		"retry_after": r.retryAfter, "gone": r.gone, "failing": failingLimit,
+	}).Scan(&url, &disabled)
+	if err != nil {
+		return fmt.Errorf("count the failure: %w", err)
+	}
+	if disabled != "" {
+		s.logger.LogAttrs(ctx, slog.LevelError, "webhooks: endpoint disabled", slog.String("webhook_id", row.WebhookID), slog.String("reason", disabled))
+		if err := audit.Write(ctx, tx, audit.Row{Event: audit.WebhookDisable, Outcome: audit.Succeeded}); err != nil {
+			return err
+		}
+	}
+	if !dead {
+		if disabled == "" {
+			return nil
+		}
+		return s.alert(ctx, tx, row, url, disabled)
+	}
+	if row.AccountID != nil {
+		if _, err := tx.Exec(ctx, releaseNext, pgx.NamedArgs{"webhook_id": row.WebhookID, "account_id": row.AccountID}); err != nil {
+			return fmt.Errorf("release the next event: %w", err)
+		}
+	}
+	failure := audit.Row{Event: audit.WebhookFail, Outcome: audit.Refused, Reason: "WEBHOOK_UNDELIVERED"}
+	if row.AccountID != nil {
+		failure.Account = *row.AccountID
+	}
+	if err := audit.Write(ctx, tx, failure); err != nil {
+		return err
+	}
+	return s.alert(ctx, tx, row, url, disabled)
+}
+
+// alert mails administrators about an endpoint.
+func (s *Service) alert(ctx context.Context, tx pgx.Tx, row lease, url, disabled string) error {
+	if !s.mails.Enabled() {
+		return nil
+	}
+	tag, err := tx.Exec(ctx, noteAlert, pgx.NamedArgs{"webhook_id": row.WebhookID, "disabled": disabled != "", "interval": alertInterval})
+	if err != nil || tag.RowsAffected() == 0 {
+		return err
+	}
+	rows, err := tx.Query(ctx, selectAdministrators)
+	if err != nil {
+		return fmt.Errorf("read the administrators: %w", err)
+	}
+	people, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ ID, Email string }])
+	if err != nil {
+		return fmt.Errorf("read the administrators: %w", err)
+	}
+	kind := outbox.WebhookFailed
+	if disabled != "" {
+		kind = outbox.WebhookDisabled
+	}
+	for _, person := range people {
+		values := map[string]string{"webhook_url": url, "webhook_id": row.WebhookID, "time": time.Now().UTC().Format(time.RFC3339)}
+		if err := s.mails.Enqueue(ctx, tx, outbox.Mail{Kind: kind, To: person.Email, Account: person.ID, Values: values}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,295 @@
+package webhooks
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/internal/crashpoint"
+	"gatehouse/internal/outage"
+)
+
+const (
+	// After something was sent, the polls are frequent, each interval twice the one before.
+	firstPoll = 10 * time.Millisecond
+	maxPoll   = 500 * time.Millisecond
+	// leaseLife is longer than an attempt, including the recording of its result.
+	leaseLife = 40 * time.Second
+	// stopGrace is how long an attempt may continue when auth stops.
+	stopGrace = 5 * time.Second
+	// looked is how many due deliveries of an endpoint are looked at at once. Those that
+	// wait for an earlier one are put off.
+	looked = 50
+
+	pruneInterval = 10 * time.Minute
+)
+
+// Run delivers what is due, until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	var group errgroup.Group
+	defer func() { _ = group.Wait() }()
+	failures := outage.Log{Logger: s.logger, Failed: "webhooks: database unreachable, retrying", Recovered: "webhooks: recovered"}
+	pause, cleaned := firstPoll, time.Time{}
+	for {
+		if time.Since(cleaned) > pruneInterval {
+			cleaned = time.Now()
+			s.clean(ctx)
+		}
+		rows, to, err := s.leaseDue(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		failures.Note(ctx, err)
+		if len(rows) > 0 {
+			crashpoint.Reach("auth: after deliveries are leased")
+		}
+		for _, row := range rows {
+			end := s.flights.begin(row.WebhookID, s.Wake)
+			group.Go(func() error {
+				s.deliver(ctx, row, to[row.WebhookID])
+				end()
+				s.Wake()
+				return nil
+			})
+		}
+		if len(rows) > 0 {
+			pause = firstPoll
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+			pause = min(2*pause, maxPoll)
+		case <-s.wake:
+			pause = firstPoll
+		}
+	}
+}
+
+// The endpoints come in a random order, so that each gets its turn.
+const selectDue = `
+	SELECT w.id::text FROM auth.webhooks w
+	WHERE w.enabled AND w.url <> '' AND (w.resume_time IS NULL OR w.resume_time <= now()) AND w.id <> ALL (@held::uuid[])
+		AND EXISTS (SELECT FROM auth.deliveries d WHERE d.webhook_id = w.id AND ` + pending + ` AND d.next_attempt_time <= now())
+	ORDER BY random() LIMIT @most`
+
+const (
+	// The lock serialises the copies of auth for each endpoint, so that the next statement
+	// sees the leases of all of them. It excludes no fact that writes a delivery.
+	lockDue = `
+		SELECT w.id::text, w.url, w.signature_versions, w.failures FROM auth.webhooks w
+		WHERE w.id = ANY (@ids::uuid[]) AND w.enabled AND w.url <> '' AND (w.resume_time IS NULL OR w.resume_time <= now())
+		FOR NO KEY UPDATE SKIP LOCKED`
+	// A delivery that waits for an earlier one of its account is put off until the attempt
+	// of that one; when it ends, it releases the next.
+	leaseDeliveries = `
+		WITH due AS MATERIALIZED (
+			SELECT d.id, d.event_id, d.webhook_id, d.next_attempt_time, d.event_time, w.most,
+				(SELECT p.next_attempt_time FROM auth.deliveries p
+					WHERE p.webhook_id = d.webhook_id AND p.account_id = d.account_id AND p.sent_time IS NULL AND p.fail_time IS NULL
+						AND (p.event_time, p.id) < (d.event_time, d.id)
+					ORDER BY p.event_time, p.id LIMIT 1) AS behind
+			FROM unnest(@ids::uuid[], @most::int[]) AS w (id, most) CROSS JOIN LATERAL (
+				SELECT d.id, d.event_id, d.webhook_id, d.account_id, d.event_time, d.next_attempt_time FROM auth.deliveries d
+				WHERE d.webhook_id = w.id AND ` + pending + ` AND d.next_attempt_time <= now()
+				ORDER BY d.next_attempt_time LIMIT @looked FOR UPDATE SKIP LOCKED) AS d
+		), put_off AS (
+			UPDATE auth.deliveries d SET next_attempt_time = greatest(due.behind, now() + interval '1 second')
+			FROM due WHERE d.id = due.id AND due.behind IS NOT NULL
+		), ready AS MATERIALIZED (
+			SELECT r.id, r.event_id FROM (
+				SELECT due.id, due.event_id, due.webhook_id, due.most,
+					row_number() OVER (PARTITION BY due.webhook_id ORDER BY due.next_attempt_time, due.event_time) AS place
+				FROM due WHERE due.behind IS NULL) AS r
+			WHERE r.place <= r.most - (SELECT count(*) FROM auth.deliveries l WHERE l.webhook_id = r.webhook_id AND l.lease_time > now())
+		)
+		UPDATE auth.deliveries d
+		SET attempts = d.attempts + 1, lease_time = now() + @lease::interval, next_attempt_time = now() + @lease::interval
+		FROM ready JOIN auth.events e ON e.id = ready.event_id
+		WHERE d.id = ready.id
+		RETURNING d.id::text, d.event_id::text, d.webhook_id::text, e.type, e.data, e.create_time AS event_time, d.account_id::text, d.attempts`
+	selectSecrets = `
+		SELECT webhook_id::text, id::text, sealed_secret FROM auth.webhook_secrets
+		WHERE webhook_id = ANY (@ids::uuid[]) AND (expire_time IS NULL OR expire_time > now())
+		ORDER BY create_time DESC, id DESC`
+)
+
+// leaseDue leases deliveries that are due, and returns them with their endpoints.
+func (s *Service) leaseDue(ctx context.Context) ([]lease, map[string]endpoint, error) {
+	free, held, slow := s.flights.free(time.Now())
+	// An endpoint in the circuit breaker's half-open state or a slow one gets one attempt.
+	if free == 0 && len(slow) == 0 {
+		return nil, nil, nil
+	}
+	rows, err := s.db.Query(ctx, selectDue, pgx.NamedArgs{"held": held, "most": max(free/perEndpoint, len(slow), 1)})
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for due deliveries: %w", err)
+	}
+	due, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for due deliveries: %w", err)
+	}
+	if free == 0 {
+		due = slices.DeleteFunc(due, func(id string) bool { return !slices.Contains(slow, id) })
+	}
+	if len(due) == 0 {
+		return nil, nil, nil
+	}
+	var leased []lease
+	var to map[string]endpoint
+	err = s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
+		leased = nil
+		if to, err = lockEndpoints(ctx, tx, due); err != nil || len(to) == 0 {
+			return err
+		}
+		if leased, err = leaseOf(ctx, tx, to, slow); err != nil || len(leased) == 0 {
+			return err
+		}
+		return s.readSecrets(ctx, tx, to)
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("lease deliveries: %w", err)
+	}
+	return leased, to, nil
+}
+
+func lockEndpoints(ctx context.Context, tx pgx.Tx, ids []string) (map[string]endpoint, error) {
+	rows, err := tx.Query(ctx, lockDue, pgx.NamedArgs{"ids": ids})
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]endpoint{}
+	var id string
+	var one endpoint
+	_, err = pgx.ForEachRow(rows, []any{&id, &one.url, &one.versions, &one.failures}, func() error {
+		found[id] = endpoint{url: one.url, versions: slices.Clone(one.versions), failures: one.failures}
+		return nil
+	})
+	return found, err
+}
+
+func leaseOf(ctx context.Context, tx pgx.Tx, to map[string]endpoint, slow []string) ([]lease, error) {
+	var ids []string
+	var most []int32
+	for id, one := range to {
+		limit := int32(perEndpoint)
+		if _, isSlow := slices.BinarySearch(slow, id); isSlow || one.failures >= breakerFailures {
+			limit = 1
+		}
+		ids, most = append(ids, id), append(most, limit)
+	}
+	rows, err := tx.Query(ctx, leaseDeliveries, pgx.NamedArgs{"ids": ids, "most": most, "looked": looked, "lease": leaseLife})
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[lease])
+}
+
+func (s *Service) readSecrets(ctx context.Context, tx pgx.Tx, to map[string]endpoint) error {
+	var ids []string
+	for id := range to {
+		ids = append(ids, id)
+	}
+	rows, err := tx.Query(ctx, selectSecrets, pgx.NamedArgs{"ids": ids})
+	if err != nil {
+		return err
+	}
+	var webhook, id string
+	var sealed []byte
+	_, err = pgx.ForEachRow(rows, []any{&webhook, &id, &sealed}, func() error {
+		plain, err := s.unseal(id, sealed)
+		if err != nil {
+			s.logger.LogAttrs(ctx, slog.LevelError, "webhooks: secret not opened", slog.String("webhook_id", webhook), slog.String("cause", err.Error()))
+			return nil
+		}
+		one := to[webhook]
+		one.secrets = append(one.secrets, plain)
+		to[webhook] = one
+		return nil
+	})
+	return err
+}
+
+// deliver makes one attempt and records the result.
+func (s *Service) deliver(ctx context.Context, row lease, to endpoint) {
+	trying, cancel := lingering(ctx, stopGrace)
+	defer cancel()
+	var r result
+	if len(to.secrets) == 0 {
+		r = result{text: "The secret could not be opened. See the log of auth."}
+	} else {
+		r = s.attempt(trying, row, to)
+	}
+	r.stopped = !r.ok() && ctx.Err() != nil
+	attrs := []slog.Attr{slog.String("webhook_id", row.WebhookID), slog.String("delivery_id", row.ID), slog.String("type", row.Type), slog.Int("attempt", row.Attempts)}
+	countAttempt(ctx, r)
+	if !r.ok() {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "webhooks: delivery failed", append(attrs, slog.Int("status", r.status), slog.String("cause", r.text))...)
+	}
+	if err := record(ctx, func(ctx context.Context) error { return s.settle(ctx, row, to, r) }); err != nil {
+		s.logger.LogAttrs(ctx, slog.LevelError, "webhooks: result not recorded, the event will be sent again", append(attrs, slog.String("cause", err.Error()))...)
+	}
+}
+
+// lingering returns a context that ends some time after ctx.
+func lingering(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-longer.Done():
+		case <-time.After(grace):
+			cancel()
+		}
+	})
+	return longer, func() { stop(); cancel() }
+}
+
+// record writes a result, retrying while the delivery is leased.
+func record(ctx context.Context, write func(ctx context.Context) error) error {
+	for wait := 100 * time.Millisecond; ; wait *= 2 {
+		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		err := write(writing)
+		cancel()
+		if err == nil || wait > 10*time.Second {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// The deliveries of an event are deleted with it. A delivery that still waits keeps nothing:
+// its webhook has been disabled for all this time.
+const (
+	pruneEvents = `
+		DELETE FROM auth.events WHERE id = ANY (ARRAY(
+			SELECT id FROM auth.events WHERE create_time < now() - @kept::interval ORDER BY create_time, id LIMIT @most))`
+	pruneSecrets   = `DELETE FROM auth.webhook_secrets WHERE expire_time < now()`
+	pruneListeners = `DELETE FROM auth.webhooks WHERE expire_time < now()`
+)
+
+// clean deletes what has expired, and reseals secrets.
+func (s *Service) clean(ctx context.Context) {
+	err := s.Reseal(ctx)
+	for _, statement := range []string{pruneSecrets, pruneListeners} {
+		if err == nil {
+			_, err = s.db.Exec(ctx, statement)
+		}
+	}
+	const most = 10_000
+	for deleted := int64(most); err == nil && deleted == most; {
+		tag, failed := s.db.Exec(ctx, pruneEvents, pgx.NamedArgs{"kept": Retention, "most": most})
+		deleted, err = tag.RowsAffected(), failed
+	}
+	if err != nil && ctx.Err() == nil {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "webhooks: pruning failed", slog.String("cause", err.Error()))
+	}
+}
