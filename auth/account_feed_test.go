@@ -415,3 +415,19 @@ func TestARegisteredReaderCountsBeforeItsFirstRead(t *testing.T) {
 		t.Errorf("registered again, the shop lags by %s, want nothing", lag)
 	}
 }
+
+// The services of the list are expected by every copy of auth before they have read, an
+// older one included, whose list lacks a new service.
+func TestTheServicesOfTheListAreRegistered(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *auth.Config) {
+		c.Readers = []auth.Reader{{Service: "users"}, {Service: "orders", DeletionsOnly: true}}
+	})
+	h.run(t)
+	const registered = "SELECT count(*) FROM auth.account_readers WHERE service = 'orders' AND deletions_only AND cursor = ''"
+	for deadline := time.Now().Add(30 * time.Second); h.count(t, registered) != 1; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("orders is not registered")
+		}
+	}
+}

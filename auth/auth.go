@@ -194,7 +194,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		return nil, err
 	}
 	changes := changes.New(config.DB, config.Logger)
-	events := accountlog.New(db, config.Logger)
+	events := accountlog.New(db, config.Readers, config.Logger)
 	relay := relay.New(events, config.Users, config.Logger)
 	revocation := newRevocationService(db, desk.Keys, config.Logger)
 	log := audit.NewLog(db, throttle)

@@ -62,7 +62,7 @@ func (r *results) measureCached(ctx context.Context, h *stack, o options, progre
 		return err
 	}
 	defer hand.stop()
-	behind := []*process{gateway, h.auth, h.users}
+	behind := append([]*process{gateway}, h.services...)
 	systems := [cachedCount]system{
 		cachedAnswer:    {address: address, ask: byGet, gateway: gateway, servers: behind},
 		bareOne:         {address: handAt, ask: byGet, gateway: hand, servers: []*process{hand}},
@@ -263,7 +263,7 @@ func (h *stack) crowd(ctx context.Context, address string, p *person) (float64, 
 // partsAsked counts the calls for GetMe's parts in the logs.
 func (h *stack) partsAsked() (float64, error) {
 	count := 0
-	for _, p := range []*process{h.auth, h.users} {
+	for _, p := range h.services {
 		text, err := os.ReadFile(p.log.Name())
 		if err != nil {
 			return 0, err

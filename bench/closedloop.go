@@ -41,7 +41,7 @@ func (r *results) measureClosedLoops(ctx context.Context, h *stack, o options, p
 	defer freeServe.stop()
 	three, one := h.systems[threeProcesses], h.systems[oneProcess]
 	systems := map[string][2]system{
-		"three processes": {three, {address: freeBffAt, ask: three.ask, gateway: freeBff, servers: []*process{freeBff, h.auth, h.users}}},
+		"three processes": {three, {address: freeBffAt, ask: three.ask, gateway: freeBff, servers: append([]*process{freeBff}, h.services...)}},
 		"one process":     {one, {address: freeServeAt, ask: one.ask, gateway: freeServe, servers: []*process{freeServe}}},
 	}
 	var series []*[]turn

@@ -248,7 +248,7 @@ func (h *stack) apart(ctx context.Context) (s system, apart bool, release func()
 	if err := pinThread(0, servers); err != nil {
 		return s, false, nil, err
 	}
-	users, auth, peers, err := h.services(ctx, "-apart")
+	services, peers, err := h.startServices(ctx, "-apart")
 	if err != nil {
 		return s, false, nil, err
 	}
@@ -256,7 +256,7 @@ func (h *stack) apart(ctx context.Context) (s system, apart bool, release func()
 	if err != nil {
 		return s, false, nil, err
 	}
-	s = system{address: address, ask: overProto, gateway: gateway, servers: []*process{gateway, auth, users}}
+	s = system{address: address, ask: overProto, gateway: gateway, servers: append([]*process{gateway}, services...)}
 	return s, apart, release, pinThread(0, load)
 }
 

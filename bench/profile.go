@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -14,11 +15,18 @@ import (
 
 const profileLength = 6 * time.Second
 
-// profile writes CPU profiles, for go tool pprof, of the three processes, of the one
+// profile writes CPU profiles, for go tool pprof, of a process for each service, of the one
 // process, and of a gateway with cached responses, under the load of GetMe. Their
 // operations listener is on, which costs a little CPU.
 func (h *stack) profile(ctx context.Context, o options) error {
 	operations := map[string]string{}
+	for _, service := range behindGateway() {
+		address, err := freeAddress()
+		if err != nil {
+			return err
+		}
+		operations[service.Name] = address
+	}
 	begin := func(command string, env ...string) (string, error) {
 		address, err := freeAddress()
 		if err != nil {
@@ -28,16 +36,13 @@ func (h *stack) profile(ctx context.Context, o options) error {
 		_, listens, err := h.begin(ctx, command+"-profiled", h.binary, command, append(env, "GATEHOUSE_OPS_LISTEN="+address)...)
 		return listens, err
 	}
-	users, err := begin("users", h.peers[1])
+	_, peers, err := h.startServices(ctx, "-profiled", func(service string) []string {
+		return []string{"GATEHOUSE_OPS_LISTEN=" + operations[service]}
+	})
 	if err != nil {
 		return err
 	}
-	toUsers := "USERS_URL=http://" + users
-	auth, err := begin("auth", toUsers, unthrottled)
-	if err != nil {
-		return err
-	}
-	gateway, err := begin("bff", toUsers, "AUTH_URL=http://"+auth, noCache)
+	gateway, err := begin("bff", append(slices.Clone(peers), noCache)...)
 	if err != nil {
 		return err
 	}
@@ -53,7 +58,7 @@ func (h *stack) profile(ctx context.Context, o options) error {
 		return err
 	}
 	clear(operations)
-	cached, err := begin("bff", toUsers, "AUTH_URL=http://"+auth)
+	cached, err := begin("bff", peers...)
 	if err != nil {
 		return err
 	}

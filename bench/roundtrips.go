@@ -76,12 +76,12 @@ func (r *results) measureRoundTrips(ctx context.Context, h *stack, _ options, pr
 // each call. Afterwards it stops them: Postgres' processes report what they have written
 // when their connections close.
 func (h *stack) counted(ctx context.Context, proxy *countingProxy, settings []string, name string, one func(client *http.Client, address string, i int) error) ([]float64, error) {
-	auth, authAt, err := h.begin(ctx, "auth-"+name, h.binary, "auth", append([]string{h.peers[0], unthrottled}, settings...)...)
+	auth, authAt, err := h.begin(ctx, "auth-"+name, h.binary, "auth", slices.Concat(h.peers, []string{unthrottled}, settings)...)
 	if err != nil {
 		return nil, err
 	}
 	defer auth.stop()
-	gateway, address, err := h.begin(ctx, "bff-"+name, h.binary, "bff", h.peers[0], "AUTH_URL=http://"+authAt, unthrottled)
+	gateway, address, err := h.begin(ctx, "bff-"+name, h.binary, "bff", append(slices.Clone(h.peers), "AUTH_URL=http://"+authAt, unthrottled)...)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -18,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
 
+	"gatehouse/app"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/postgres"
@@ -58,10 +60,10 @@ type stack struct {
 	people      []*person
 	refreshed   time.Time
 	registered  int
-	// peers are the settings with the URLs of auth and users.
+	// peers are the settings with the URLs of the services behind the gateway.
 	peers []string
-	// auth and users serve every gateway that runs in its own process.
-	auth, users *process
+	// services serve every gateway that runs in its own process.
+	services []*process
 	// noise is the share of the machine's CPU that other processes used, of each turn.
 	noise []float64
 	// noFastify says why Fastify is skipped; empty if it runs.
@@ -104,7 +106,7 @@ func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h.users, h.auth, h.peers, err = h.services(ctx, "")
+	h.services, h.peers, err = h.startServices(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +122,7 @@ func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	behind := func(gateway *process) []*process { return []*process{gateway, h.auth, h.users} }
+	behind := func(gateway *process) []*process { return append([]*process{gateway}, h.services...) }
 	h.systems = [systemCount]system{
 		oneProcess:     {address: serveAt, ask: overProto, gateway: serve, servers: []*process{serve}},
 		threeProcesses: {address: bffAt, ask: overProto, gateway: bff, servers: behind(bff)},
@@ -130,24 +132,34 @@ func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
 	return h, h.openFastify(ctx, bffAt)
 }
 
-// services starts users and auth, and returns the settings with their URLs.
-func (h *stack) services(ctx context.Context, suffix string) (users, auth *process, peers []string, err error) {
-	authAt, err := freeAddress() // which users reads accounts from, and repeats until it answers
-	if err != nil {
-		return nil, nil, nil, err
+// behindGateway are the services that run behind the gateway, which is the last one.
+func behindGateway() []app.Definition {
+	all := app.Services()
+	return all[:len(all)-1]
+}
+
+// startServices starts the services behind the gateway, and returns the settings with
+// their URLs. more are settings of each, by its name.
+func (h *stack) startServices(ctx context.Context, suffix string, more ...func(service string) []string) (services []*process, peers []string, err error) {
+	at := map[string]string{}
+	for _, service := range behindGateway() {
+		if at[service.Name], err = freeAddress(); err != nil {
+			return nil, nil, err
+		}
+		peers = append(peers, strings.ToUpper(service.Name)+"_URL=http://"+at[service.Name])
 	}
-	toAuth := "AUTH_URL=http://" + authAt
-	users, usersAt, err := h.begin(ctx, "users"+suffix, h.binary, "users", toAuth)
-	if err != nil {
-		return nil, nil, nil, err
+	for _, service := range behindGateway() {
+		env := append(slices.Clone(peers), unthrottled) // or failed sign-ins throttle the addresses of the load
+		for _, settings := range more {
+			env = append(env, settings(service.Name)...)
+		}
+		p, err := h.beginAt(ctx, at[service.Name], service.Name+suffix, h.binary, service.Name, env...)
+		if err != nil {
+			return nil, nil, err
+		}
+		services = append(services, p)
 	}
-	toUsers := "USERS_URL=http://" + usersAt
-	// Failed sign-ins must not throttle the addresses of the load.
-	auth, err = h.beginAt(ctx, authAt, "auth"+suffix, h.binary, "auth", toUsers, unthrottled)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	return users, auth, []string{toUsers, toAuth}, nil
+	return services, slices.Clip(peers), nil
 }
 
 // fastifyFolder is the folder of the Fastify gateway, relative to the repository's root.
@@ -169,7 +181,7 @@ func (h *stack) openFastify(ctx context.Context, gateway string) error {
 	if err != nil {
 		return err
 	}
-	h.systems[fastify] = system{address: address, ask: overJSON, gateway: p, servers: []*process{p, h.auth, h.users}}
+	h.systems[fastify] = system{address: address, ask: overJSON, gateway: p, servers: append([]*process{p}, h.services...)}
 	return nil
 }
 
@@ -204,19 +216,26 @@ func (h *stack) prepare(ctx context.Context, binary, dir string) (map[string][]s
 	if err := execute(ctx, h.database.URL("postgres"), "CREATE DATABASE "+databaseName); err != nil {
 		return nil, err
 	}
-	authURL, err := schema.ServiceURL(owner, schema.RoleName(databaseName, "auth"), rand.Text())
-	if err != nil {
-		return nil, err
-	}
-	usersURL, err := schema.ServiceURL(owner, schema.RoleName(databaseName, "users"), rand.Text())
-	if err != nil {
-		return nil, err
-	}
 	// The load sends many addresses in X-Forwarded-For.
 	internal := []string{"GATEHOUSE_INTERNAL_KEY=" + newKey(), "GATEHOUSE_PUBLIC_URL=http://localhost", "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1"}
-	usersEnv := append([]string{"USERS_DATABASE_URL=" + usersURL}, internal...)
-	authEnv := append([]string{"AUTH_DATABASE_URL=" + authURL, "GATEHOUSE_SECRET_KEY=" + newKey(), "GATEHOUSE_REGISTRATION=open"}, internal...)
-	all := slices.Concat(authEnv, usersEnv[:1])
+	accounts := []string{"GATEHOUSE_SECRET_KEY=" + newKey(), "GATEHOUSE_REGISTRATION=open"} // settings of auth
+	all := slices.Concat(accounts, internal)
+	environment := map[string][]string{bareCommand: internal}
+	for _, service := range app.Services() {
+		environment[service.Name] = internal
+		if !service.HasTables() {
+			continue
+		}
+		url, err := schema.ServiceURL(owner, schema.RoleName(databaseName, service.Name), rand.Text())
+		if err != nil {
+			return nil, err
+		}
+		setting := strings.ToUpper(service.Name) + "_DATABASE_URL=" + url
+		environment[service.Name] = append([]string{setting}, internal...)
+		all = append(all, setting)
+	}
+	environment["auth"] = append(environment["auth"], accounts...)
+	environment["serve"] = all
 
 	apply, err := start(ctx, binary, []string{"schema", "apply"}, append(all, "DATABASE_URL="+owner), nil, filepath.Join(dir, "schema.log"))
 	if err != nil {
@@ -227,9 +246,7 @@ func (h *stack) prepare(ctx context.Context, binary, dir string) (map[string][]s
 		return nil, fmt.Errorf("apply the schema: %s", apply.logTail())
 	}
 	apply.stop()
-	return map[string][]string{
-		"auth": authEnv, "users": usersEnv, "bff": internal, bareCommand: internal, "serve": all,
-	}, nil
+	return environment, nil
 }
 
 func execute(ctx context.Context, url, statement string) error {

@@ -5,16 +5,17 @@
 # python3-jwt and python3-cryptography.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+root=$PWD
 . scripts/system.sh
 
-buf() { go tool -modfile=tools/go.mod buf "$@"; }
+buf() { go tool -modfile="$root/tools/go.mod" buf "$@"; }
 
 rm -rf examples/typescript/node_modules # what package-lock.json lists, and nothing else
 scripts/examples-build.sh
 
 # The committed generated code is current.
 buf generate -o "$work/gen" --template examples/go/buf.gen.yaml
-buf generate -o "$work/gen" --template examples/typescript/buf.gen.yaml
+(cd examples/typescript && buf generate -o "$work/gen/examples/typescript")
 diff -r "$work/gen/examples/go/gen" examples/go/gen
 diff -r "$work/gen/examples/typescript/src/gen" examples/typescript/src/gen
 for pair in typescript/shop go/stock python/quotes; do
@@ -36,10 +37,10 @@ gateway=$(free_port) shop=$(free_port) stock=$(free_port) quotes=$(free_port)
 			-e "s/:9101/:$shop/" -e "s/:9102/:$stock/" -e "s/:9103/:$quotes/" "examples/$folder/upstreams.yaml"
 	done
 } >"$work/upstreams.yaml"
-for name in shop quotes; do
+for name in shop stock quotes; do
 	openssl rand -hex 32 >"$work/$name.secret"
 done
-export SHOP_FILE=$work/orders.json SHOP_SECRET_FILE=$work/shop.secret QUOTES_FILE=$work/quotes.json QUOTES_SECRET_FILE=$work/quotes.secret
+export SHOP_FILE=$work/orders.json SHOP_SECRET_FILE=$work/shop.secret STOCK_FILE=$work/stock.json STOCK_SECRET_FILE=$work/stock.secret QUOTES_FILE=$work/quotes.json QUOTES_SECRET_FILE=$work/quotes.secret
 examples=()
 stop_examples() {
 	[ ${#examples[@]} = 0 ] || kill "${examples[@]}" 2>/dev/null || true
@@ -104,10 +105,10 @@ confirmed() {
 	call bff.v1.UserService/GetErasure "$admin" "{\"userId\":\"$id\"}" | field 'services.filter(s => s.confirmed).map(s => s.service).sort().join(" ")'
 }
 for _ in $(seq 300); do
-	[ "$(confirmed)" != 'quotes shop users' ] || break
+	[ "$(confirmed)" != 'quotes shop stock users' ] || break
 	sleep 0.2
 done
-want 'quotes shop users' 'the deletion of Ada, confirmed' "$(confirmed)"
+want 'quotes shop stock users' 'the deletion of Ada, confirmed' "$(confirmed)"
 want 'null' 'quotes, whose it was' "$(call quotes.v1.QuoteService/GetQuote '' '{"number":1}' | field 'quote.addedBy ?? null')"
 want '{}' 'shop, orders of nobody' "$(call shop.v1.ShopService/ListOrders "$admin" "{\"userId\":\"$id\"}")"
 stop_system

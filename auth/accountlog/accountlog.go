@@ -67,17 +67,19 @@ func Erase(ctx context.Context, tx pgx.Tx, account string) error {
 
 // Log reads the account log.
 type Log struct {
-	db     *database.Pool
-	logger *slog.Logger
+	db       *database.Pool
+	expected []Reader
+	logger   *slog.Logger
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change
 	stopped bool
 }
 
-// New returns the log. Run prunes it.
-func New(db *database.Pool, logger *slog.Logger) *Log {
-	return &Log{db: db, logger: logger, changed: make(chan struct{})}
+// New returns the log, which the expected services read. Run registers them, and prunes
+// the log.
+func New(db *database.Pool, expected []Reader, logger *slog.Logger) *Log {
+	return &Log{db: db, expected: expected, logger: logger, changed: make(chan struct{})}
 }
 
 // Soon wakes the readers that wait at this copy of auth.

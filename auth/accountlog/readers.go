@@ -177,13 +177,21 @@ func (l *Log) Maintain(ctx context.Context) error {
 	return nil
 }
 
-// Run maintains the log until ctx ends. Then no reader waits any longer.
+// Run registers the expected readers, and maintains the log until ctx ends. Then no
+// reader waits any longer.
 func (l *Log) Run(ctx context.Context) {
 	defer l.stop()
 	ticker := time.NewTicker(maintenanceInterval)
 	defer ticker.Stop()
+	registered := false
 	for {
-		if err := l.Maintain(ctx); err != nil && ctx.Err() == nil {
+		var err error
+		if !registered {
+			// An older auth, whose list of services lacks a new one, expects it then too.
+			err = l.Register(ctx, l.expected)
+			registered = err == nil
+		}
+		if err = errors.Join(err, l.Maintain(ctx)); err != nil && ctx.Err() == nil {
 			l.logger.LogAttrs(ctx, slog.LevelWarn, "account log: maintenance failed", slog.String("cause", err.Error()))
 		}
 		select {

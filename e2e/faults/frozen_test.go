@@ -115,7 +115,7 @@ func TestAFrozenEndpointDoesNotTakeTheServiceDown(t *testing.T) {
 		created = append(created, c.created...)
 		return c
 	}
-	for _, name := range []string{harness.RoleAuth, harness.RoleUsers} {
+	for _, name := range []string{harness.RoleAuth, harness.RoleUsers} { // those that these calls reach
 		run(name+"-before", time.Second).wantAnswered(t, name+": before")
 		thaw := freeze(t, pair[1].Processes[name])
 		run(name+"-freezing", 3*time.Second) // may fail in part

@@ -430,7 +430,7 @@ func (c *crowd) wantNothingLost(t *testing.T, s *harness.System) {
 func TestARollingRestartLosesNoRequest(t *testing.T) {
 	pair := harness.StartPair(t, harness.WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
 	c := startCrowd(t, pair)
-	for _, name := range rollingOrder {
+	for _, name := range harness.RollingOrder() {
 		unready := said(c.balancers)
 		c.roll(t, pair, name, "restart")
 		if now := said(c.balancers); name == harness.RoleBff && now == unready {
@@ -441,9 +441,6 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 	}
 	c.wantNothingLost(t, pair[0])
 }
-
-// rollingOrder is the order in which the roles are replaced.
-var rollingOrder = []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff}
 
 // roll restarts the copies of a role, one after the other.
 func (c *crowd) roll(t *testing.T, pair [2]*harness.System, name, what string) {

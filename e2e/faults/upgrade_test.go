@@ -27,7 +27,7 @@ func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 		}
 	}
 	setProgram(previous)
-	harness.StartCopies(t, pair)
+	known := harness.StartKnownCopies(t, pair, previous)
 	c := startCrowd(t, pair)
 
 	if status, said := harness.RunCommand(t, env, "schema", "apply"); status != 0 {
@@ -36,13 +36,17 @@ func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 		t.Log(strings.TrimSpace(said))
 	}
 	c.untilMore(t, "after the change of the schema")
+	roll := func(what string) {
+		for _, name := range harness.RollingOrder() {
+			if known[name] {
+				c.roll(t, pair, name, what)
+			}
+		}
+	}
 	setProgram("")
-	for _, name := range rollingOrder {
-		c.roll(t, pair, name, "upgrade")
-	}
+	harness.StartCopies(t, pair) // of services that the previous release lacks
+	roll("upgrade")
 	setProgram(previous)
-	for _, name := range rollingOrder {
-		c.roll(t, pair, name, "rollback")
-	}
+	roll("rollback")
 	c.wantNothingLost(t, pair[0])
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -61,6 +62,14 @@ func Roles() (names []string) {
 		names = append(names, service.Name)
 	}
 	return names
+}
+
+// RollingOrder returns the roles in the order in which an upgrade replaces their copies:
+// the services behind the gateway, the ones that were added last first, then the gateway.
+func RollingOrder() []string {
+	roles := Roles()
+	slices.Reverse(roles[:len(roles)-1])
+	return roles
 }
 
 // services returns the services in the order in which they start: each after those
@@ -163,12 +172,31 @@ func NewPair(t testing.TB, opts ...Option) [2]*System {
 	return [2]*System(newSystems(t, 2, opts))
 }
 
-// StartCopies starts each service of both copies.
+// StartCopies starts each service of both copies, unless it runs.
 func StartCopies(t testing.TB, pair [2]*System) {
+	t.Helper()
+	startCopies(t, pair, func(string) bool { return true })
+}
+
+// StartKnownCopies is StartCopies for the services that a program has. It returns which
+// these are. An application adds services that an earlier release lacks.
+func StartKnownCopies(t testing.TB, pair [2]*System, program string) (known map[string]bool) {
+	t.Helper()
+	known = map[string]bool{}
+	for _, name := range Roles() {
+		known[name] = exec.Command(program, name, "--help").Run() == nil
+	}
+	startCopies(t, pair, func(name string) bool { return known[name] })
+	return known
+}
+
+func startCopies(t testing.TB, pair [2]*System, wanted func(name string) bool) {
 	t.Helper()
 	for _, service := range services() {
 		for _, one := range pair {
-			one.Start(t, service.Name)
+			if one.Processes[service.Name] == nil && wanted(service.Name) {
+				one.Start(t, service.Name)
+			}
 		}
 	}
 }
@@ -308,7 +336,7 @@ func (s *System) Ops() map[string]string {
 func (s *System) Copy(t testing.TB, name string, env ...string) *System {
 	t.Helper()
 	listen := FreeAddress(t)
-	copied := &System{URL: "http://" + listen, Owner: s.Owner, Processes: map[string]*Process{}, Roles: map[string]role{
+	copied := &System{URL: "http://" + listen, Owner: s.Owner, Program: s.Program, Processes: map[string]*Process{}, Roles: map[string]role{
 		name: {Listen: listen, Env: slices.Concat(s.Roles[name].Env, env)},
 	}}
 	copied.Start(t, name)

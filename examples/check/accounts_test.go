@@ -103,20 +103,30 @@ type follower struct {
 	example
 	file        string // the setting of its file
 	service     protoreflect.FullName
-	add, adds   string
+	add         string
+	adds        map[string]string
 	read        string
 	reads       map[string]string
 	exportsWith protoreflect.FullName // "" if it exports nothing
+	exports     string                // of the first user
 }
 
 var followers = []follower{
 	{
-		example: examples[0], file: "SHOP_FILE", service: "shop.v1.ShopService", add: "PlaceOrder", adds: `{"thing":"paper tape"}`,
+		example: examples[0], file: "SHOP_FILE", service: "shop.v1.ShopService", add: "PlaceOrder",
+		adds: map[string]string{ada: `{"thing":"paper tape"}`, bob: `{"thing":"paper tape"}`},
 		read: "ListOrders", reads: map[string]string{ada: `{"userId":"` + ada + `"}`, bob: `{"userId":"` + bob + `"}`},
-		exportsWith: "service.v1.PersonService.ExportPerson",
+		exportsWith: "service.v1.PersonService.ExportPerson", exports: "paper tape",
 	},
 	{
-		example: examples[2], file: "QUOTES_FILE", service: "quotes.v1.QuoteService", add: "AddQuote", adds: `{"text":"Plainly."}`,
+		example: examples[1], file: "STOCK_FILE", service: "stock.v1.StockService", add: "SetStock",
+		adds: map[string]string{ada: `{"thing":"ribbon","quantity":2}`, bob: `{"thing":"loom","quantity":1}`},
+		read: "GetStock", reads: map[string]string{ada: `{"thing":"ribbon"}`, bob: `{"thing":"loom"}`},
+		exportsWith: "service.v1.PersonService.ExportPerson", exports: "ribbon",
+	},
+	{
+		example: examples[2], file: "QUOTES_FILE", service: "quotes.v1.QuoteService", add: "AddQuote",
+		adds: map[string]string{ada: `{"text":"Plainly."}`, bob: `{"text":"Plainly."}`},
 		read: "GetQuote", reads: map[string]string{ada: `{"number":1}`, bob: `{"number":2}`},
 	},
 }
@@ -124,7 +134,7 @@ var followers = []follower{
 // said is the answer to a user's call as JSON, or the error.
 func (s *server) said(t *testing.T, g *gateway, user string, method protoreflect.FullName, body string) string {
 	t.Helper()
-	response, err := s.send(t, g.sign(t, with(g.claims(s.name), "sub", user)), methodOf(t, s.example, method), body)
+	response, err := s.send(t, g.sign(t, with(g.claims(s.name, s.roles...), "sub", user)), methodOf(t, s.example, method), body)
 	if err != nil {
 		return err.Error()
 	}
@@ -147,7 +157,7 @@ func TestExamplesEraseDeletedAccounts(t *testing.T) {
 			s := start(t, f.example, g, file)
 			add := func(user string) string {
 				t.Helper()
-				return s.said(t, g, user, f.service+"."+protoreflect.FullName(f.add), f.adds)
+				return s.said(t, g, user, f.service+"."+protoreflect.FullName(f.add), f.adds[user])
 			}
 			read := func(user string) string {
 				t.Helper()
@@ -202,8 +212,8 @@ func (f follower) checkExport(t *testing.T, s *server, g *gateway) {
 	if f.exportsWith == "" {
 		return
 	}
-	if got := s.said(t, g, ada, f.exportsWith, `{"accountId":"`+ada+`"}`); !strings.Contains(got, "paper tape") {
-		t.Errorf("an export of oneself: got %s, want the order", got)
+	if got := s.said(t, g, ada, f.exportsWith, `{"accountId":"`+ada+`"}`); !strings.Contains(got, f.exports) {
+		t.Errorf("an export of oneself: got %s, want %s", got, f.exports)
 	}
 	if got := s.said(t, g, bob, f.exportsWith, `{"accountId":"`+ada+`"}`); !strings.Contains(got, "permission_denied") {
 		t.Errorf("an export of another person: got %s, want a refusal", got)

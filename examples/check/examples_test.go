@@ -78,7 +78,7 @@ func start(t *testing.T, e example, g *gateway, env ...string) *server {
 	cmd := exec.Command(e.command[0], e.command[1:]...)
 	cmd.Dir = filepath.Join("..", e.folder)
 	cmd.Env = append(os.Environ(), "LISTEN="+listen, "GATEHOUSE_URL="+g.URL)
-	for _, name := range []string{"SHOP", "QUOTES"} {
+	for _, name := range []string{"SHOP", "STOCK", "QUOTES"} {
 		cmd.Env = append(cmd.Env, name+"_FILE="+filepath.Join(folder, "data.json"), name+"_SECRET_FILE="+secret)
 	}
 	cmd.Env = append(cmd.Env, env...)

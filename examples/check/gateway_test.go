@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -77,8 +78,18 @@ func (g *gateway) sign(t *testing.T, claims jwt.MapClaims) string {
 
 func signWith(t *testing.T, method jwt.SigningMethod, key any, claims jwt.MapClaims, typ, kid string) string {
 	t.Helper()
+	return signHeader(t, method, key, claims, jwt.MapClaims{"typ": typ, "kid": kid})
+}
+
+// signHeader signs claims with more in the header, or without it if the value is nil.
+func signHeader(t *testing.T, method jwt.SigningMethod, key any, claims, header jwt.MapClaims) string {
+	t.Helper()
 	token := jwt.NewWithClaims(method, claims)
-	token.Header["typ"], token.Header["kid"] = typ, kid
+	for name, value := range header {
+		if token.Header[name] = value; value == nil {
+			delete(token.Header, name)
+		}
+	}
 	text, err := token.SignedString(key)
 	if err != nil {
 		t.Fatal(err)
@@ -96,8 +107,15 @@ func invalidTokens(t *testing.T, g *gateway, audience string, roles ...string) m
 	if err != nil {
 		t.Fatal(err)
 	}
-	past, now := time.Now().Add(-100*time.Second), time.Now()
-	return map[string]string{
+	past, now, future := time.Now().Add(-100*time.Second), time.Now(), time.Now().Add(100*time.Second)
+	header := func(name string, value any) string {
+		all := jwt.MapClaims{"typ": "identity+jwt", "kid": "k1"}
+		all[name] = value
+		return signHeader(t, jwt.SigningMethodEdDSA, g.key, claims(), all)
+	}
+	parts := strings.Split(g.sign(t, claims()), ".")
+	other := strings.Split(g.sign(t, with(claims(), "sub", bob)), ".")
+	tokens := map[string]string{
 		"none at all":               "",
 		"garbage":                   "garbage",
 		"expired":                   g.sign(t, with(with(claims(), "iat", past.Unix()), "exp", past.Add(time.Minute).Unix())),
@@ -111,5 +129,27 @@ func invalidTokens(t *testing.T, g *gateway, audience string, roles ...string) m
 		"an access token":           signWith(t, jwt.SigningMethodEdDSA, g.key, claims(), "at+jwt", "k1"),
 		"of an unknown key":         signWith(t, jwt.SigningMethodEdDSA, g.key, claims(), "identity+jwt", "k2"),
 		"signed by a stranger":      signWith(t, jwt.SigningMethodEdDSA, stranger, claims(), "identity+jwt", "k1"),
+		"from the future":           g.sign(t, with(with(claims(), "iat", future.Unix()), "exp", future.Add(time.Minute).Unix())),
+		"not valid yet":             g.sign(t, with(claims(), "nbf", now.Add(time.Hour).Unix())),
+		"without a beginning":       g.sign(t, with(claims(), "iat", nil)),
+		"with an end in quotes":     g.sign(t, with(claims(), "exp", strconv.FormatInt(now.Add(time.Minute).Unix(), 10))),
+		"for nobody":                g.sign(t, with(claims(), "aud", nil)),
+		"of an issuer with a slash": g.sign(t, with(claims(), "iss", g.URL+"/")),
+		"of no issuer":              g.sign(t, with(claims(), "iss", nil)),
+		"a plain JWT by its type":   header("typ", "JWT"),
+		"without a type":            header("typ", nil),
+		"without a key's name":      header("kid", nil),
+		"with a list for a key":     header("kid", []string{"k1"}),
+		"with a key of its own":     header("jwk", map[string]string{"kty": "OKP"}),
+		"with the URL of a key":     header("jku", "https://other.example.com/keys"),
+		"with a critical extension": header("crit", []string{"exp"}),
+		"with other claims":         parts[0] + "." + other[1] + "." + parts[2],
+		"without its signature":     parts[0] + "." + parts[1] + ".",
+		"without its claims":        parts[0] + ".." + parts[2],
+		"with a part too many":      strings.Join(append(parts, parts[2]), "."),
+		"long":                      strings.Repeat("a", 4000),
 	}
+	text := []byte(base64.RawURLEncoding.EncodeToString(public))
+	tokens["HS256 with the public key in text"] = signWith(t, jwt.SigningMethodHS256, text, claims(), "identity+jwt", "k1")
+	return tokens
 }

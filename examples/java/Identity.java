@@ -74,6 +74,7 @@ public final class Identity {
       require(claims.get("iat") instanceof Double && claims.get("exp") instanceof Double, "lifetime");
       double now = Instant.now().getEpochSecond(), iat = (Double) claims.get("iat"), exp = (Double) claims.get("exp");
       require(exp + LEEWAY > now && iat - LEEWAY <= now && exp - iat <= MAX_LIFE, "time");
+      require(!claims.containsKey("nbf") || claims.get("nbf") instanceof Double && (Double) claims.get("nbf") - LEEWAY <= now, "time");
       return claims;
     } catch (GeneralSecurityException | IllegalArgumentException malformed) {
       throw new Refused(malformed.getMessage());

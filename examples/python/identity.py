@@ -52,6 +52,9 @@ class Verifier:
         # With two audiences, one of them could present the token to the other.
         if claims["aud"] not in (self._audience, [self._audience]):
             raise jwt.InvalidAudienceError("for another service too")
+        # PyJWT accepts numbers in quotes, which JSON Web Tokens do not have.
+        if not all(isinstance(claims[name], (int, float)) for name in ("exp", "iat")):
+            raise jwt.InvalidTokenError("a lifetime that is no number")
         if claims["exp"] - claims["iat"] > MAX_LIFE:
             raise jwt.InvalidTokenError("it lives too long")
         return claims

@@ -323,7 +323,7 @@ func (d *describer) publish(files []*descriptorpb.FileDescriptorProto, byProcedu
 		}
 	}
 	if len(d.upstream.Methods) == 0 {
-		d.add("add a policy for each method that callers may use, in its proto or in the file: "+some(byProcedure), "it publishes no method, since nothing says who may call one")
+		d.add("add a policy for each method that callers may use, in its proto or in the file: "+strings.Join(methodNames(byProcedure), ", "), "it publishes no method, since nothing says who may call one")
 	}
 }
 

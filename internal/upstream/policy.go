@@ -30,7 +30,7 @@ func (d *describer) addPolicies(byProcedure map[string]*candidate, policies *yam
 		c := byProcedure[procedure]
 		switch {
 		case c == nil:
-			d.problems.add(key.Line, "write one of "+some(byProcedure), "upstream %s has no method %s", d.upstream.Name, key.Value)
+			d.problems.add(key.Line, "write one of "+some(byProcedure, procedure), "upstream %s has no method %s", d.upstream.Name, key.Value)
 			continue
 		case policyOf(c.method.GetOptions()) != nil:
 			d.problems.add(key.Line, "leave one out", "%s has a policy in its proto and in the file", key.Value)
@@ -121,18 +121,27 @@ func (d *describer) setRule(key, value *yaml.Node, options *descriptorpb.MethodO
 	return true
 }
 
-// some names methods for a message.
-func some(byProcedure map[string]*candidate) string {
+// some names methods for a message: of the service of a procedure like it, if it has any.
+func some(byProcedure map[string]*candidate, like string) string {
 	const most = 6
-	var names []string
-	for procedure := range byProcedure {
-		names = append(names, strings.TrimPrefix(procedure, "/"))
+	names := methodNames(byProcedure)
+	service := strings.TrimPrefix(like[:strings.LastIndex(like, "/")+1], "/")
+	if near := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !strings.HasPrefix(name, service) }); len(near) > 0 {
+		names = near
 	}
-	slices.Sort(names)
 	if len(names) > most {
 		names = append(names[:most], "…")
 	}
 	return strings.Join(names, ", ")
+}
+
+// methodNames are the names of all methods, as the file writes them.
+func methodNames(byProcedure map[string]*candidate) (names []string) {
+	for procedure := range byProcedure {
+		names = append(names, strings.TrimPrefix(procedure, "/"))
+	}
+	slices.Sort(names)
+	return names
 }
 
 // policyJSON turns YAML into the JSON of a message, and reports keys that the message

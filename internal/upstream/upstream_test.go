@@ -165,7 +165,7 @@ func TestAMistakeOfTheFileStopsTheStart(t *testing.T) {
 
 		"a level that is none":        {policy("        access: {signed_in: {}}", "        idempotency_level: SAFE"), nil, []string{`^line 8: idempotency_level .* "SAFE": write NO_SIDE_EFFECTS or IDEMPOTENT`}},
 		"a REST path that is none":    {policy("        access: {signed_in: {}}", "        http: {fetch: /api/x}"), nil, []string{`^line 8: .* has no key "fetch" here: the keys are selector, get`}},
-		"a policy of no method":       {entry("    policy:", "      shop.v1.ShopService/Nope:", "        access: {anyone: {}}"), nil, []string{`^line 6: upstream shop has no method shop.v1.ShopService/Nope: write one of shop.v1.AdminService/Wipe, `}},
+		"a policy of no method":       {entry("    policy:", "      shop.v1.ShopService/Nope:", "        access: {anyone: {}}"), nil, []string{`^line 6: upstream shop has no method shop.v1.ShopService/Nope: write one of shop.v1.ShopService/Audit, `}},
 		"a policy in both":            {entry("    policy:", "      shop.v1.ShopService/GetThing:", "        access: {anyone: {}}"), nil, []string{`^line 6: .*GetThing has a policy in its proto and in the file`}},
 		"no access":                   {policy("        time_limit: 5s"), nil, []string{`^line 6: .*doesn't say who may call it: add access`}},
 		"two accesses":                {policy("        access: {anyone: {}, signed_in: {}}"), nil, []string{`can't be read: .*oneof`}},
@@ -318,5 +318,29 @@ func TestWhatTheGatewayAsksForIsNotPublished(t *testing.T) {
 	_, err = loadSet(t, entry("    policy:", "      "+watch+":", "        access: {anyone: {}}"), set)
 	if err == nil || !strings.Contains(err.Error(), watch+" is for the gateway alone: leave its policy out") {
 		t.Errorf("with a policy in the file: got %v, want a refusal", err)
+	}
+}
+
+// A service whose proto says nothing of policies may have many methods: the problem names
+// each, because the file needs their names.
+func TestEveryMethodWithoutAPolicyIsNamed(t *testing.T) {
+	t.Parallel()
+	var names []string
+	_, err := load(t, entry(), func(f *descriptorpb.FileDescriptorProto) {
+		for _, service := range f.GetService() {
+			for _, method := range service.GetMethod() {
+				method.Options = nil
+				names = append(names, "shop.v1."+service.GetName()+"/"+method.GetName())
+			}
+		}
+	})
+	for _, name := range names {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s is not named: %v", name, err)
+		}
+	}
+	text := entry("    policy:", "      shop.v1.ShopService/GetThings:", "        access: {anyone: {}}")
+	if _, err := load(t, text, nil); err == nil || !strings.Contains(err.Error(), "shop.v1.ShopService/GetThing,") || strings.Contains(err.Error(), "AdminService") {
+		t.Errorf("a misspelt method: got %v, want those of its service", err)
 	}
 }

@@ -10,9 +10,11 @@
 package identity
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -219,6 +221,25 @@ type claims struct {
 	AuthTime  *jwt.NumericDate `json:"auth_time"`
 	ClientID  string           `json:"client_id"`
 	Scope     string           `json:"scope"`
+}
+
+// UnmarshalJSON refuses times in quotes, which the JWT library accepts.
+func (c *claims) UnmarshalJSON(text []byte) error {
+	var times struct {
+		Begin json.RawMessage `json:"nbf"`
+		Made  json.RawMessage `json:"iat"`
+		End   json.RawMessage `json:"exp"`
+	}
+	if err := json.Unmarshal(text, &times); err != nil {
+		return err
+	}
+	for _, time := range []json.RawMessage{times.Begin, times.Made, times.End} {
+		if bytes.HasPrefix(time, []byte{'"'}) {
+			return errors.New("a time is no number")
+		}
+	}
+	type plain claims
+	return json.Unmarshal(text, (*plain)(c))
 }
 
 // check checks what the JWT library does not.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,7 @@ func TestOtherTokensAreRefused(t *testing.T) {
 		"expired":                           {g.sign(t, adaAt(now.Add(-time.Minute-identity.DefaultLeeway-5*time.Second)), "k1", nil), "expired"},
 		"from the future":                   {g.sign(t, adaAt(now.Add(identity.DefaultLeeway+10*time.Second)), "k1", nil), "future"},
 		"not valid yet":                     {g.sign(t, with("nbf", now.Add(time.Hour).Unix()), "k1", nil), "not valid yet"},
+		"with an end in quotes":             {g.sign(t, with("exp", strconv.FormatInt(now.Add(time.Minute).Unix(), 10)), "k1", nil), "no number"},
 		"without an end":                    {g.sign(t, with("exp", nil), "k1", nil), "exp claim is required"},
 		"without a beginning":               {g.sign(t, with("iat", nil), "k1", nil), "future"},
 		"valid for too long":                {g.sign(t, with("exp", now.Add(2*time.Minute).Unix()), "k1", nil), "lives for"},
