@@ -21,14 +21,14 @@ var authService = Definition{
 	Listen:     "127.0.0.1:8002",
 	RootSchema: true,
 	Serves: []string{
-		"auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.FactorService", "auth.v1.KeyService", "auth.v1.LinkService",
+		"auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.FactorService", "auth.v1.FederationService", "auth.v1.KeyService", "auth.v1.LinkService",
 		"auth.v1.MailService", "auth.v1.PasskeyService", "auth.v1.RevocationService", "auth.v1.SessionService",
 	},
 	Tells: []string{"account", "sessions"},
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &providerFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -58,6 +58,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
+		Providers:            find[*providerFlags](s).open(h.logger),
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
 		RememberDevice: find[*deviceFlags](s).rememberDevice,
 		KeyLife:        accounts.keyLife, AuditLife: accounts.auditLife,
@@ -108,6 +109,7 @@ func examineAuth(report *doctor.Report, s *settings, testMail string) {
 	} else {
 		report.Passkeys("", nil, keys.offBecause)
 	}
+	report.Providers(find[*providerFlags](s).providers)
 	mail := find[*mailFlags](s)
 	report.Mail(mail.smtp, mail.mailbox, mail.from, testMail)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -23,11 +22,10 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
-	"gatehouse/internal/fault"
 )
 
 var (
-	errRegistrationClosed = fault.New(connect.CodePermissionDenied, "REGISTRATION_CLOSED", "Registration is closed. Ask an administrator for an account.")
+	errRegistrationClosed = accounts.ErrRegistrationClosed
 )
 
 // accountService implements authv1.AccountServiceHandler.

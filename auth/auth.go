@@ -29,6 +29,7 @@ import (
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/factors"
+	"gatehouse/auth/federation"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/janitor"
 	"gatehouse/auth/keyring"
@@ -46,6 +47,7 @@ import (
 	"gatehouse/internal/feed"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/password"
+	"gatehouse/internal/provider"
 	"gatehouse/internal/webauthn"
 )
 
@@ -85,6 +87,8 @@ type Config struct {
 	MailFrom string
 	// MailTemplates render mail; nil for the built-in ones.
 	MailTemplates *post.Templates
+	// Providers are the other providers that people can sign in with.
+	Providers []*provider.Provider
 	// SecondFactorRequired says that every account must have a second factor.
 	SecondFactorRequired bool
 	// RememberDevice is how long a remembered device skips the second factor; 0
@@ -150,6 +154,7 @@ type Service struct {
 	feed       *accountlog.Service
 	passkey    *factors.PasskeyService
 	factors    *factors.Service
+	federation *federation.Service
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -201,6 +206,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		Required: config.SecondFactorRequired, Roles: config.SecondFactorRoles,
 	}
 	sessions.Verifiers = append(sessions.Verifiers, factorService.Verifiers()...)
+	federation := newFederation(config, accounts, sessions, relay)
 	return &Service{
 		db: db, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
 		janitor:   janitor.New(db, config.AuditLife, config.Logger),
@@ -217,9 +223,10 @@ func New(ctx context.Context, config Config) (*Service, error) {
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
 			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
 		},
-		audit:   &auditService{db: db},
-		mail:    &mailService{db: db, mails: mails},
-		factors: factorService, passkey: &factors.PasskeyService{Service: factorService},
+		federation: federation,
+		audit:      &auditService{db: db},
+		mail:       &mailService{db: db, mails: mails},
+		factors:    factorService, passkey: &factors.PasskeyService{Service: factorService},
 		feed: &accountlog.Service{Log: events, Expected: config.Readers},
 	}, nil
 }
@@ -273,6 +280,7 @@ func (s *Service) Register(server *connect.Server) {
 	s.change.changes.Register(server)
 	authv1.RegisterLinkServiceHandler(server, s.link)
 	authv1.RegisterAuditServiceHandler(server, s.audit)
+	authv1.RegisterFederationServiceHandler(server, s.federation)
 	authv1.RegisterMailServiceHandler(server, s.mail)
 	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
 	authv1.RegisterPasskeyServiceHandler(server, s.passkey)

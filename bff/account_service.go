@@ -201,6 +201,7 @@ func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest)
 		User: userOf(export.GetAccount(), profile.Value()), Security: s.ownSecurity(ctx, export.GetAccount(), export.GetSecurity()),
 		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: ownEventsOf(id, export.GetAuditEvents()),
 		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(), Services: services(),
-		Totp: totpOf(export.GetFactors().GetTotp()), Passkeys: passkeysOf(export.GetFactors().GetPasskeys()), RememberedDevices: devicesOf(export.GetFactors().GetRememberedDevices()),
+		Identities: identitiesOf(export.GetIdentities()),
+		Totp:       totpOf(export.GetFactors().GetTotp()), Passkeys: passkeysOf(export.GetFactors().GetPasskeys()), RememberedDevices: devicesOf(export.GetFactors().GetRememberedDevices()),
 	}, nil
 }

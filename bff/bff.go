@@ -29,6 +29,7 @@ import (
 	"gatehouse/bff/browser"
 	"gatehouse/bff/intake"
 	"gatehouse/bff/passthrough"
+	"gatehouse/bff/providers"
 	"gatehouse/bff/shed"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -193,7 +194,7 @@ func (s *Service) join(config Config) {
 	}
 	people := &directory{
 		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
-		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), federation: authv1.NewFederationServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
@@ -242,6 +243,13 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}
+	visits := &providers.Handler{API: mux}
+	if s.identity != nil { // a list of the pages needs none
+		visits.Cookies = s.identity.cookies
+	}
+	mux.Handle("GET /auth/{provider}/start", policy.Anyone(), http.HandlerFunc(visits.Start))
+	mux.Handle("GET /auth/{provider}/callback", policy.Anyone(), http.HandlerFunc(visits.Callback))
+	mux.Handle("POST /auth/{provider}/callback", policy.Anyone(), http.HandlerFunc(visits.Posted))
 	own := Part{Name: "gateway", Check: func(context.Context) error { return s.Ready() }}
 	mux.Handle("GET /status.json", policy.Anyone(), &statusHandler{parts: append([]Part{own}, config.Parts...), now: time.Now})
 	return mux

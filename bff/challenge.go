@@ -76,5 +76,8 @@ func proofOf(req proofRequest) *authv1.Proof {
 	case req.GetRecoveryCode() != "":
 		return &authv1.Proof{Kind: &authv1.Proof_RecoveryCode{RecoveryCode: req.GetRecoveryCode()}}
 	}
+	if given, ok := req.(interface{ GetPassword() string }); ok && given.GetPassword() != "" {
+		return &authv1.Proof{Kind: &authv1.Proof_Password{Password: given.GetPassword()}}
+	}
 	return &authv1.Proof{Kind: &authv1.Proof_Passkey{Passkey: req.GetPasskey()}}
 }

@@ -33,6 +33,9 @@ type Verifier struct {
 	// Limit counts an attempt before it is checked, and refuses one too many. It
 	// returns what to call with the result. nil for no limit.
 	Limit func(ctx context.Context, a Attempt) (Settle, error)
+	// Prepare checks what takes long, before anything is locked, and stores the result
+	// in the attempt for Verify; nil for nothing.
+	Prepare func(ctx context.Context, a *Attempt) error
 	// Verify checks the proof, and spends what works once. The account is locked, then
 	// the challenge. An error with the code invalid_argument or unauthenticated is a
 	// wrong answer, which is counted; what Verify wrote is then kept. Any other error
@@ -49,6 +52,8 @@ type Attempt struct {
 	Origin    *authv1.Origin
 	// RememberDevice asks for no second proof on this device for a while.
 	RememberDevice bool
+	// Prepared is what Prepare found.
+	Prepared string
 }
 
 // Result is what became of an attempt.
@@ -98,15 +103,20 @@ func (d *Desk) verifier(proof *authv1.Proof) (Verifier, bool) {
 	return d.Verifiers[i], true
 }
 
+// verifierOf returns the verifier of an answer.
+func (d *Desk) verifierOf(a answer) (Verifier, bool) {
+	if a.verifier != nil {
+		return *a.verifier, true
+	}
+	return d.verifier(a.attempt.Proof)
+}
+
 // answer checks a proof and calls right with it, in a transaction that holds the locks
 // of the account and the challenge. right returns the session that it made or changed.
 // If the answer is a repetition, answer returns the session of the first, and does not
 // call right.
 func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, account *authv1.Account, c challenge.Challenge, proof Proof) (challenge.Made, error)) (again challenge.Made, err error) {
-	verifier, ok := d.verifier(a.attempt.Proof)
-	if a.verifier != nil {
-		verifier, ok = *a.verifier, true
-	}
+	verifier, ok := d.verifierOf(a)
 	if !ok {
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, challenge.ErrInvalid)
 	}
@@ -124,6 +134,11 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 			return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
 		}
 	}
+	if verifier.Prepare != nil {
+		if err := verifier.Prepare(ctx, &a.attempt); err != nil {
+			return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
+		}
+	}
 	var refusal error // whose transaction is committed, unlike an error's
 	err = d.DB.Transact(ctx, func(tx pgx.Tx) error {
 		again, refusal, result = challenge.Made{}, nil, Unchecked
@@ -133,6 +148,9 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 		}
 		if again, ok = c.Repeated(); ok {
 			return nil
+		}
+		if a.verifier == nil && len(c.AMR) == 0 && !worths[verifier.Kind].first {
+			return challenge.ErrInvalid // it cannot be the first proof
 		}
 		a.attempt.Challenge = c
 		proof, err := verifier.Verify(ctx, tx, a.attempt)
@@ -145,7 +163,7 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 		}
 		result = Right
 		made, err := right(tx, account, c, proof)
-		if err != nil {
+		if err != nil || made.Further {
 			return err
 		}
 		return c.Spend(ctx, tx, a.id, made)
@@ -239,7 +257,12 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		if len(c.AMR) > 0 {
 			entry.before, entry.since = c.AMR, c.CreateTime
 		}
-		entry.DeviceToken = d.deviceToken(c.Device, account.GetId())
+		entry.DeviceToken, entry.Identity = d.deviceToken(c.Device, account.GetId()), c.Identity
+		further, err := d.furtherProof(ctx, tx, c, proof)
+		if err != nil || further {
+			outcome = Outcome{Account: account, Challenge: &authv1.Challenge{Token: req.GetChallengeToken(), ExpiresIn: int32(challenge.Life.Seconds())}}
+			return challenge.Made{Further: further}, err
+		}
 		done := row
 		done.Account = account.GetId()
 		entry.Row = &done
@@ -248,6 +271,11 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		}
 		if outcome.Tokens == nil {
 			return challenge.Made{}, challenge.Superseded()
+		}
+		if c.Pending != nil {
+			if err := d.LinkPending(ctx, tx, account, c.Pending, req.GetOrigin()); err != nil {
+				return challenge.Made{}, err
+			}
 		}
 		if entry.RememberDevice {
 			if err := d.remember(ctx, tx, outcome, req.GetOrigin()); err != nil {
@@ -264,6 +292,9 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 	}
 	if err := d.Offer(ctx, challenge.SignIn, &outcome); err != nil {
 		return nil, err
+	}
+	if outcome.Challenge != nil {
+		return &authv1.CompleteLoginResponse{Challenge: outcome.Challenge}, nil
 	}
 	return &authv1.CompleteLoginResponse{Account: outcome.Account, Tokens: outcome.Tokens, DeviceToken: outcome.DeviceToken}, nil
 }

@@ -37,6 +37,9 @@ const (
 	FactorFailed     Kind = "second_factor_failed" // a wrong code after a right password
 	EnrolmentCode    Kind = "enrolment_code"       // values: code
 
+	IdentityLinked   Kind = "identity_linked"   // values: provider
+	IdentityUnlinked Kind = "identity_unlinked" // values: provider
+
 	PasskeyAdded    Kind = "passkey_added"
 	PasskeyRemoved  Kind = "passkey_removed"
 	PasskeyBlocked  Kind = "passkey_blocked" // it may have been copied
@@ -67,7 +70,7 @@ type Mail struct {
 	Token string
 	// Values are the template's other values, by name: "ip_address",
 	// "user_agent", "time" (RFC 3339), "new_email", "old_email", "first_name",
-	// "code", "codes_left".
+	// "code", "codes_left", "provider".
 	Values map[string]string
 }
 

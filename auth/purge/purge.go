@@ -31,6 +31,7 @@ var kinds = []kind{
 	deleted("auth.totp_factors"),
 	deleted("auth.recovery_codes"),
 	deleted("auth.passkeys"),
+	deleted("auth.identities"),
 	deleted("auth.remembered_devices"),
 }
 

@@ -63,7 +63,7 @@ type Letter struct {
 	// Site is where the recipient has their account.
 	Site string
 	// Values are "ip_address", "user_agent", "time" (RFC 3339), "new_email",
-	// "old_email", "first_name", "code" and "codes_left", as far as they are known.
+	// "old_email", "first_name", "code", "codes_left" and "provider", as far as they are known.
 	Values map[string]string
 }
 
@@ -81,6 +81,8 @@ type page struct {
 	FirstName, IPAddress, UserAgent, Time, NewEmail, OldEmail string
 	// Code is to be typed into a page; CodesLeft is how many recovery codes remain.
 	Code, CodesLeft string
+	// Provider is the name of another provider that signs in.
+	Provider string
 }
 
 // Open reads the templates: those of a folder laid out like the built-in ones go
@@ -230,7 +232,7 @@ func (t template) check(original template) error {
 	sample := page{Email: "ada@example.com", Site: "https://example.com", Host: "example.com", Link: sampleLink, Minutes: 30}
 	bare := sample
 	sample.FirstName, sample.IPAddress, sample.UserAgent, sample.Time = "Ada", "203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"
-	sample.NewEmail, sample.OldEmail, sample.Code, sample.CodesLeft = "new@example.com", "old@example.com", sampleCode, "9"
+	sample.NewEmail, sample.OldEmail, sample.Code, sample.CodesLeft, sample.Provider = "new@example.com", "old@example.com", sampleCode, "9", "Google"
 	for _, p := range []page{sample, bare} {
 		got, err := t.render(p)
 		if err != nil {
@@ -287,7 +289,7 @@ func (t *Templates) Render(letter Letter) (Rendered, error) {
 		NewEmail:  short(letter.Values["new_email"]),
 		OldEmail:  short(letter.Values["old_email"]),
 		Code:      short(letter.Values["code"]),
-		CodesLeft: short(letter.Values["codes_left"]),
+		CodesLeft: short(letter.Values["codes_left"]), Provider: short(letter.Values["provider"]),
 	})
 	if err != nil {
 		return Rendered{}, fmt.Errorf("render the mail %q in %s: %w", letter.Kind, found.language, err)

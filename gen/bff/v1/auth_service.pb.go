@@ -372,6 +372,7 @@ type CompleteLoginRequest struct {
 	//	*CompleteLoginRequest_TotpCode
 	//	*CompleteLoginRequest_RecoveryCode
 	//	*CompleteLoginRequest_Passkey
+	//	*CompleteLoginRequest_Password
 	Proof isCompleteLoginRequest_Proof `protobuf_oneof:"proof"`
 	// Whether to ask for no second proof on this device for a while. It needs the
 	// device_token of the answer at the next Login.
@@ -451,6 +452,15 @@ func (x *CompleteLoginRequest) GetPasskey() *structpb.Struct {
 	return nil
 }
 
+func (x *CompleteLoginRequest) GetPassword() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteLoginRequest_Password); ok {
+			return x.Password
+		}
+	}
+	return ""
+}
+
 func (x *CompleteLoginRequest) GetRememberDevice() bool {
 	if x != nil {
 		return x.RememberDevice
@@ -477,11 +487,18 @@ type CompleteLoginRequest_Passkey struct {
 	Passkey *structpb.Struct `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
 }
 
+type CompleteLoginRequest_Password struct {
+	// The account's password, for a challenge that links another provider.
+	Password string `protobuf:"bytes,9,opt,name=password,proto3,oneof"`
+}
+
 func (*CompleteLoginRequest_TotpCode) isCompleteLoginRequest_Proof() {}
 
 func (*CompleteLoginRequest_RecoveryCode) isCompleteLoginRequest_Proof() {}
 
 func (*CompleteLoginRequest_Passkey) isCompleteLoginRequest_Proof() {}
+
+func (*CompleteLoginRequest_Password) isCompleteLoginRequest_Proof() {}
 
 // CompleteLoginResponse contains the outcome.
 type CompleteLoginResponse struct {
@@ -1104,7 +1121,7 @@ var File_bff_v1_auth_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x99\x02\n" +
+	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x17bff/v1/federation.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x99\x02\n" +
 	"\x0fRegisterRequest\x12,\n" +
 	"\x05email\x18\x01 \x01(\tB\x16\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
 	"\x02(\x01R\x05email\x12C\n" +
@@ -1128,13 +1145,14 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x121\n" +
 	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeH\x00R\tchallenge\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
-	"\x06result\"\xf1\x02\n" +
+	"\x06result\"\xb8\x03\n" +
 	"\x14CompleteLoginRequest\x12^\n" +
 	"\x0fchallenge_token\x18\x01 \x01(\tB5\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18'\x10\x01\x1a#ghc_dGhpcyBpcyBub3QgYSBjaGFsbGVuZ2UR\x0echallengeToken\x126\n" +
 	"\ttotp_code\x18\x02 \x01(\tB\x17\xbaH\x06r\x04\x10\x01\x18 \x92\xe7\x18\n" +
 	"\x10\x01\x1a\x06492039H\x00R\btotpCode\x12K\n" +
 	"\rrecovery_code\x18\x03 \x01(\tB$\xbaH\x06r\x04\x10\x01\x18@\x92\xe7\x18\x17\x10\x01\x1a\x137XQ2-M4RT-9KCB-V0HSH\x00R\frecoveryCode\x12;\n" +
-	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskey\x12'\n" +
+	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskey\x12E\n" +
+	"\bpassword\x18\t \x01(\tB'\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryH\x00R\bpassword\x12'\n" +
 	"\x0fremember_device\x18\a \x01(\bR\x0erememberDeviceB\x0e\n" +
 	"\x05proof\x12\x05\xbaH\x02\b\x01\"\xb0\x01\n" +
 	"\x15CompleteLoginResponse\x12/\n" +
@@ -1177,7 +1195,7 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x14ResetPasswordRequest\x12G\n" +
 	"\x05token\x18\x01 \x01(\tB1\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18#\x10\x01\x1a\x1fghl_b3Blbi1pdC1hcy1pdC1zdGFuZHMR\x05token\x12U\n" +
 	"\fnew_password\x18\x02 \x01(\tB2\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18$\x10\x01\x1a a loom weaves flowers and leavesR\vnewPassword\"\x17\n" +
-	"\x15ResetPasswordResponse2\x8e\r\n" +
+	"\x15ResetPasswordResponse2\x84\x11\n" +
 	"\vAuthService\x12\x8a\x02\n" +
 	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\"\xca\x01\x8a\xe7\x18\xa5\x01\n" +
 	"\x02\n" +
@@ -1198,7 +1216,16 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x11BeginPasskeyLogin\x12 .bff.v1.BeginPasskeyLoginRequest\x1a!.bff.v1.BeginPasskeyLoginResponse\"=\x8a\xe7\x18\x14\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
-	"*\b\bx\x12\x02\b<\x18<0\x01\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/api/v1/auth/passkey:begin\x12\xa9\x01\n" +
+	"*\b\bx\x12\x02\b<\x18<0\x01\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/api/v1/auth/passkey:begin\x12\x8b\x01\n" +
+	"\rListProviders\x12\x1c.bff.v1.ListProvidersRequest\x1a\x1d.bff.v1.ListProvidersResponse\"=\x8a\xe7\x18\x18\n" +
+	"\x02\n" +
+	"\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/auth/providers\x90\x02\x01\x12\xaa\x01\n" +
+	"\x13BeginFederatedLogin\x12\".bff.v1.BeginFederatedLoginRequest\x1a#.bff.v1.BeginFederatedLoginResponse\"J\x8a\xe7\x18\x14\n" +
+	"\x02\n" +
+	"\x00\x1a\x02\b\x0f*\b\b<\x12\x02\b<\x18\x1e0\x01\x82\xd3\xe4\x93\x02,:\x01*\"'/api/v1/auth/providers/{provider}:begin\x12\xb8\x01\n" +
+	"\x16CompleteFederatedLogin\x12%.bff.v1.CompleteFederatedLoginRequest\x1a&.bff.v1.CompleteFederatedLoginResponse\"O\x8a\xe7\x18\x16\n" +
+	"\x02\n" +
+	"\x00\x1a\x02\b\x14*\b\b<\x12\x02\b<\x18\x1e0\x01H\x01\x82\xd3\xe4\x93\x02/:\x01*\"*/api/v1/auth/providers/{provider}:complete\x12\xa9\x01\n" +
 	"\aRefresh\x12\x16.bff.v1.RefreshRequest\x1a\x17.bff.v1.RefreshResponse\"m\x8a\xe7\x18G\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
@@ -1232,31 +1259,37 @@ func file_bff_v1_auth_service_proto_rawDescGZIP() []byte {
 
 var file_bff_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_bff_v1_auth_service_proto_goTypes = []any{
-	(*RegisterRequest)(nil),              // 0: bff.v1.RegisterRequest
-	(*RegisterResponse)(nil),             // 1: bff.v1.RegisterResponse
-	(*LoginRequest)(nil),                 // 2: bff.v1.LoginRequest
-	(*LoginResponse)(nil),                // 3: bff.v1.LoginResponse
-	(*CompleteLoginRequest)(nil),         // 4: bff.v1.CompleteLoginRequest
-	(*CompleteLoginResponse)(nil),        // 5: bff.v1.CompleteLoginResponse
-	(*RefreshRequest)(nil),               // 6: bff.v1.RefreshRequest
-	(*RefreshResponse)(nil),              // 7: bff.v1.RefreshResponse
-	(*LogoutRequest)(nil),                // 8: bff.v1.LogoutRequest
-	(*LogoutResponse)(nil),               // 9: bff.v1.LogoutResponse
-	(*VerifyEmailRequest)(nil),           // 10: bff.v1.VerifyEmailRequest
-	(*VerifyEmailResponse)(nil),          // 11: bff.v1.VerifyEmailResponse
-	(*RequestPasswordResetRequest)(nil),  // 12: bff.v1.RequestPasswordResetRequest
-	(*RequestPasswordResetResponse)(nil), // 13: bff.v1.RequestPasswordResetResponse
-	(*ResetPasswordRequest)(nil),         // 14: bff.v1.ResetPasswordRequest
-	(*ResetPasswordResponse)(nil),        // 15: bff.v1.ResetPasswordResponse
-	(*SignedIn)(nil),                     // 16: bff.v1.SignedIn
-	(*VerificationSent)(nil),             // 17: bff.v1.VerificationSent
-	(*PartError)(nil),                    // 18: bff.v1.PartError
-	(*Challenge)(nil),                    // 19: bff.v1.Challenge
-	(*structpb.Struct)(nil),              // 20: google.protobuf.Struct
-	(*Tokens)(nil),                       // 21: bff.v1.Tokens
-	(*User)(nil),                         // 22: bff.v1.User
-	(*BeginPasskeyLoginRequest)(nil),     // 23: bff.v1.BeginPasskeyLoginRequest
-	(*BeginPasskeyLoginResponse)(nil),    // 24: bff.v1.BeginPasskeyLoginResponse
+	(*RegisterRequest)(nil),                // 0: bff.v1.RegisterRequest
+	(*RegisterResponse)(nil),               // 1: bff.v1.RegisterResponse
+	(*LoginRequest)(nil),                   // 2: bff.v1.LoginRequest
+	(*LoginResponse)(nil),                  // 3: bff.v1.LoginResponse
+	(*CompleteLoginRequest)(nil),           // 4: bff.v1.CompleteLoginRequest
+	(*CompleteLoginResponse)(nil),          // 5: bff.v1.CompleteLoginResponse
+	(*RefreshRequest)(nil),                 // 6: bff.v1.RefreshRequest
+	(*RefreshResponse)(nil),                // 7: bff.v1.RefreshResponse
+	(*LogoutRequest)(nil),                  // 8: bff.v1.LogoutRequest
+	(*LogoutResponse)(nil),                 // 9: bff.v1.LogoutResponse
+	(*VerifyEmailRequest)(nil),             // 10: bff.v1.VerifyEmailRequest
+	(*VerifyEmailResponse)(nil),            // 11: bff.v1.VerifyEmailResponse
+	(*RequestPasswordResetRequest)(nil),    // 12: bff.v1.RequestPasswordResetRequest
+	(*RequestPasswordResetResponse)(nil),   // 13: bff.v1.RequestPasswordResetResponse
+	(*ResetPasswordRequest)(nil),           // 14: bff.v1.ResetPasswordRequest
+	(*ResetPasswordResponse)(nil),          // 15: bff.v1.ResetPasswordResponse
+	(*SignedIn)(nil),                       // 16: bff.v1.SignedIn
+	(*VerificationSent)(nil),               // 17: bff.v1.VerificationSent
+	(*PartError)(nil),                      // 18: bff.v1.PartError
+	(*Challenge)(nil),                      // 19: bff.v1.Challenge
+	(*structpb.Struct)(nil),                // 20: google.protobuf.Struct
+	(*Tokens)(nil),                         // 21: bff.v1.Tokens
+	(*User)(nil),                           // 22: bff.v1.User
+	(*BeginPasskeyLoginRequest)(nil),       // 23: bff.v1.BeginPasskeyLoginRequest
+	(*ListProvidersRequest)(nil),           // 24: bff.v1.ListProvidersRequest
+	(*BeginFederatedLoginRequest)(nil),     // 25: bff.v1.BeginFederatedLoginRequest
+	(*CompleteFederatedLoginRequest)(nil),  // 26: bff.v1.CompleteFederatedLoginRequest
+	(*BeginPasskeyLoginResponse)(nil),      // 27: bff.v1.BeginPasskeyLoginResponse
+	(*ListProvidersResponse)(nil),          // 28: bff.v1.ListProvidersResponse
+	(*BeginFederatedLoginResponse)(nil),    // 29: bff.v1.BeginFederatedLoginResponse
+	(*CompleteFederatedLoginResponse)(nil), // 30: bff.v1.CompleteFederatedLoginResponse
 }
 var file_bff_v1_auth_service_proto_depIdxs = []int32{
 	16, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
@@ -1279,21 +1312,27 @@ var file_bff_v1_auth_service_proto_depIdxs = []int32{
 	2,  // 17: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
 	4,  // 18: bff.v1.AuthService.CompleteLogin:input_type -> bff.v1.CompleteLoginRequest
 	23, // 19: bff.v1.AuthService.BeginPasskeyLogin:input_type -> bff.v1.BeginPasskeyLoginRequest
-	6,  // 20: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
-	8,  // 21: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
-	12, // 22: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
-	14, // 23: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
-	1,  // 24: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
-	11, // 25: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
-	3,  // 26: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
-	5,  // 27: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
-	24, // 28: bff.v1.AuthService.BeginPasskeyLogin:output_type -> bff.v1.BeginPasskeyLoginResponse
-	7,  // 29: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
-	9,  // 30: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
-	13, // 31: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
-	15, // 32: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
+	24, // 20: bff.v1.AuthService.ListProviders:input_type -> bff.v1.ListProvidersRequest
+	25, // 21: bff.v1.AuthService.BeginFederatedLogin:input_type -> bff.v1.BeginFederatedLoginRequest
+	26, // 22: bff.v1.AuthService.CompleteFederatedLogin:input_type -> bff.v1.CompleteFederatedLoginRequest
+	6,  // 23: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
+	8,  // 24: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
+	12, // 25: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
+	14, // 26: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
+	1,  // 27: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
+	11, // 28: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
+	3,  // 29: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
+	5,  // 30: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
+	27, // 31: bff.v1.AuthService.BeginPasskeyLogin:output_type -> bff.v1.BeginPasskeyLoginResponse
+	28, // 32: bff.v1.AuthService.ListProviders:output_type -> bff.v1.ListProvidersResponse
+	29, // 33: bff.v1.AuthService.BeginFederatedLogin:output_type -> bff.v1.BeginFederatedLoginResponse
+	30, // 34: bff.v1.AuthService.CompleteFederatedLogin:output_type -> bff.v1.CompleteFederatedLoginResponse
+	7,  // 35: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
+	9,  // 36: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
+	13, // 37: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
+	15, // 38: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
+	27, // [27:39] is the sub-list for method output_type
+	15, // [15:27] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1304,6 +1343,7 @@ func file_bff_v1_auth_service_proto_init() {
 	if File_bff_v1_auth_service_proto != nil {
 		return
 	}
+	file_bff_v1_federation_proto_init()
 	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_auth_service_proto_msgTypes[1].OneofWrappers = []any{
@@ -1318,6 +1358,7 @@ func file_bff_v1_auth_service_proto_init() {
 		(*CompleteLoginRequest_TotpCode)(nil),
 		(*CompleteLoginRequest_RecoveryCode)(nil),
 		(*CompleteLoginRequest_Passkey)(nil),
+		(*CompleteLoginRequest_Password)(nil),
 	}
 	file_bff_v1_auth_service_proto_msgTypes[5].OneofWrappers = []any{
 		(*CompleteLoginResponse_SignedIn)(nil),

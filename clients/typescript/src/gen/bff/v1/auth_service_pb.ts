@@ -4,6 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { BeginFederatedLoginRequestSchema, BeginFederatedLoginResponseSchema, CompleteFederatedLoginRequestSchema, CompleteFederatedLoginResponseSchema, ListProvidersRequestSchema, ListProvidersResponseSchema } from "./federation_pb.js";
+import { file_bff_v1_federation } from "./federation_pb.js";
 import type { BeginPasskeyLoginRequestSchema, BeginPasskeyLoginResponseSchema } from "./passkeys_pb.js";
 import { file_bff_v1_passkeys } from "./passkeys_pb.js";
 import type { Challenge, ChallengeJson, PartError, PartErrorJson, SignedIn, SignedInJson, Tokens, TokensJson, User, UserJson, VerificationSent, VerificationSentJson } from "./types_pb.js";
@@ -16,7 +18,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/auth_service.proto.
  */
 export const file_bff_v1_auth_service: GenFile = /*@__PURE__*/
-  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCKrAQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhcKD3JlbWVtYmVyX2RldmljZRgHIAEoCEIHCgVwcm9vZiKTAQoVQ29tcGxldGVMb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCInCg5SZWZyZXNoUmVxdWVzdBIVCg1yZWZyZXNoX3Rva2VuGAEgASgJIjEKD1JlZnJlc2hSZXNwb25zZRIeCgZ0b2tlbnMYASABKAsyDi5iZmYudjEuVG9rZW5zIiYKDUxvZ291dFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIQCg5Mb2dvdXRSZXNwb25zZSKjAQoSVmVyaWZ5RW1haWxSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhcKCmZpcnN0X25hbWUYAyABKAlIAIgBARIWCglsYXN0X25hbWUYBCABKAlIAYgBARITCgZsb2NhbGUYBSABKAlIAogBAUINCgtfZmlyc3RfbmFtZUIMCgpfbGFzdF9uYW1lQgkKB19sb2NhbGUisAEKE1ZlcmlmeUVtYWlsUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEh4KBnRva2VucxgCIAEoCzIOLmJmZi52MS5Ub2tlbnMSIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvchIUCgxkZXZpY2VfdG9rZW4YBCABKAkSJAoJY2hhbGxlbmdlGAUgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSIsChtSZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QSDQoFZW1haWwYASABKAkiHgocUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZSI7ChRSZXNldFBhc3N3b3JkUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIUCgxuZXdfcGFzc3dvcmQYAiABKAkiFwoVUmVzZXRQYXNzd29yZFJlc3BvbnNlMqIFCgtBdXRoU2VydmljZRI9CghSZWdpc3RlchIXLmJmZi52MS5SZWdpc3RlclJlcXVlc3QaGC5iZmYudjEuUmVnaXN0ZXJSZXNwb25zZRJGCgtWZXJpZnlFbWFpbBIaLmJmZi52MS5WZXJpZnlFbWFpbFJlcXVlc3QaGy5iZmYudjEuVmVyaWZ5RW1haWxSZXNwb25zZRI0CgVMb2dpbhIULmJmZi52MS5Mb2dpblJlcXVlc3QaFS5iZmYudjEuTG9naW5SZXNwb25zZRJMCg1Db21wbGV0ZUxvZ2luEhwuYmZmLnYxLkNvbXBsZXRlTG9naW5SZXF1ZXN0Gh0uYmZmLnYxLkNvbXBsZXRlTG9naW5SZXNwb25zZRJYChFCZWdpblBhc3NrZXlMb2dpbhIgLmJmZi52MS5CZWdpblBhc3NrZXlMb2dpblJlcXVlc3QaIS5iZmYudjEuQmVnaW5QYXNza2V5TG9naW5SZXNwb25zZRI/CgdSZWZyZXNoEhYuYmZmLnYxLlJlZnJlc2hSZXF1ZXN0GhcuYmZmLnYxLlJlZnJlc2hSZXNwb25zZSIDkAICEjwKBkxvZ291dBIVLmJmZi52MS5Mb2dvdXRSZXF1ZXN0GhYuYmZmLnYxLkxvZ291dFJlc3BvbnNlIgOQAgISYQoUUmVxdWVzdFBhc3N3b3JkUmVzZXQSIy5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXF1ZXN0GiQuYmZmLnYxLlJlcXVlc3RQYXNzd29yZFJlc2V0UmVzcG9uc2USTAoNUmVzZXRQYXNzd29yZBIcLmJmZi52MS5SZXNldFBhc3N3b3JkUmVxdWVzdBodLmJmZi52MS5SZXNldFBhc3N3b3JkUmVzcG9uc2ViBnByb3RvMw", [file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_struct]);
+  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCK/AQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhIKCHBhc3N3b3JkGAkgASgJSAASFwoPcmVtZW1iZXJfZGV2aWNlGAcgASgIQgcKBXByb29mIpMBChVDb21wbGV0ZUxvZ2luUmVzcG9uc2USJQoJc2lnbmVkX2luGAEgASgLMhAuYmZmLnYxLlNpZ25lZEluSAASJgoJY2hhbGxlbmdlGAIgASgLMhEuYmZmLnYxLkNoYWxsZW5nZUgAEiEKBmVycm9ycxgDIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3JCCAoGcmVzdWx0IicKDlJlZnJlc2hSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiMQoPUmVmcmVzaFJlc3BvbnNlEh4KBnRva2VucxgBIAEoCzIOLmJmZi52MS5Ub2tlbnMiJgoNTG9nb3V0UmVxdWVzdBIVCg1yZWZyZXNoX3Rva2VuGAEgASgJIhAKDkxvZ291dFJlc3BvbnNlIqMBChJWZXJpZnlFbWFpbFJlcXVlc3QSDQoFdG9rZW4YASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFwoKZmlyc3RfbmFtZRgDIAEoCUgAiAEBEhYKCWxhc3RfbmFtZRgEIAEoCUgBiAEBEhMKBmxvY2FsZRgFIAEoCUgCiAEBQg0KC19maXJzdF9uYW1lQgwKCl9sYXN0X25hbWVCCQoHX2xvY2FsZSKwAQoTVmVyaWZ5RW1haWxSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISHgoGdG9rZW5zGAIgASgLMg4uYmZmLnYxLlRva2VucxIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yEhQKDGRldmljZV90b2tlbhgEIAEoCRIkCgljaGFsbGVuZ2UYBSABKAsyES5iZmYudjEuQ2hhbGxlbmdlIiwKG1JlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBINCgVlbWFpbBgBIAEoCSIeChxSZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlIjsKFFJlc2V0UGFzc3dvcmRSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIXChVSZXNldFBhc3N3b3JkUmVzcG9uc2UyvgcKC0F1dGhTZXJ2aWNlEj0KCFJlZ2lzdGVyEhcuYmZmLnYxLlJlZ2lzdGVyUmVxdWVzdBoYLmJmZi52MS5SZWdpc3RlclJlc3BvbnNlEkYKC1ZlcmlmeUVtYWlsEhouYmZmLnYxLlZlcmlmeUVtYWlsUmVxdWVzdBobLmJmZi52MS5WZXJpZnlFbWFpbFJlc3BvbnNlEjQKBUxvZ2luEhQuYmZmLnYxLkxvZ2luUmVxdWVzdBoVLmJmZi52MS5Mb2dpblJlc3BvbnNlEkwKDUNvbXBsZXRlTG9naW4SHC5iZmYudjEuQ29tcGxldGVMb2dpblJlcXVlc3QaHS5iZmYudjEuQ29tcGxldGVMb2dpblJlc3BvbnNlElgKEUJlZ2luUGFzc2tleUxvZ2luEiAuYmZmLnYxLkJlZ2luUGFzc2tleUxvZ2luUmVxdWVzdBohLmJmZi52MS5CZWdpblBhc3NrZXlMb2dpblJlc3BvbnNlElEKDUxpc3RQcm92aWRlcnMSHC5iZmYudjEuTGlzdFByb3ZpZGVyc1JlcXVlc3QaHS5iZmYudjEuTGlzdFByb3ZpZGVyc1Jlc3BvbnNlIgOQAgESXgoTQmVnaW5GZWRlcmF0ZWRMb2dpbhIiLmJmZi52MS5CZWdpbkZlZGVyYXRlZExvZ2luUmVxdWVzdBojLmJmZi52MS5CZWdpbkZlZGVyYXRlZExvZ2luUmVzcG9uc2USZwoWQ29tcGxldGVGZWRlcmF0ZWRMb2dpbhIlLmJmZi52MS5Db21wbGV0ZUZlZGVyYXRlZExvZ2luUmVxdWVzdBomLmJmZi52MS5Db21wbGV0ZUZlZGVyYXRlZExvZ2luUmVzcG9uc2USPwoHUmVmcmVzaBIWLmJmZi52MS5SZWZyZXNoUmVxdWVzdBoXLmJmZi52MS5SZWZyZXNoUmVzcG9uc2UiA5ACAhI8CgZMb2dvdXQSFS5iZmYudjEuTG9nb3V0UmVxdWVzdBoWLmJmZi52MS5Mb2dvdXRSZXNwb25zZSIDkAICEmEKFFJlcXVlc3RQYXNzd29yZFJlc2V0EiMuYmZmLnYxLlJlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBokLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlEkwKDVJlc2V0UGFzc3dvcmQSHC5iZmYudjEuUmVzZXRQYXNzd29yZFJlcXVlc3QaHS5iZmYudjEuUmVzZXRQYXNzd29yZFJlc3BvbnNlYgZwcm90bzM", [file_bff_v1_federation, file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_struct]);
 
 /**
  * RegisterRequest requests an account.
@@ -356,6 +358,14 @@ export type CompleteLoginRequest = Message<"bff.v1.CompleteLoginRequest"> & {
      */
     value: JsonObject;
     case: "passkey";
+  } | {
+    /**
+     * The account's password, for a challenge that links another provider.
+     *
+     * @generated from field: string password = 9;
+     */
+    value: string;
+    case: "password";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -400,6 +410,13 @@ export type CompleteLoginRequestJson = {
    * @generated from field: google.protobuf.Struct passkey = 4;
    */
   passkey?: StructJson;
+
+  /**
+   * The account's password, for a challenge that links another provider.
+   *
+   * @generated from field: string password = 9;
+   */
+  password?: string;
 
   /**
    * Whether to ask for no second proof on this device for a while. It needs the
@@ -1032,6 +1049,52 @@ export const AuthService: GenService<{
     methodKind: "unary";
     input: typeof BeginPasskeyLoginRequestSchema;
     output: typeof BeginPasskeyLoginResponseSchema;
+  },
+  /**
+   * ListProviders returns the other providers that people can sign in with, in the
+   * order in which to offer them.
+   *
+   * @generated from rpc bff.v1.AuthService.ListProviders
+   */
+  listProviders: {
+    methodKind: "unary";
+    input: typeof ListProvidersRequestSchema;
+    output: typeof ListProvidersResponseSchema;
+  },
+  /**
+   * BeginFederatedLogin starts a sign-in with another provider: send the browser to
+   * authorization_url, and what comes back to CompleteFederatedLogin. Pages of the
+   * site use /auth/{provider}/start instead. Errors: not_found PROVIDER_NOT_FOUND,
+   * unavailable PROVIDER_UNAVAILABLE, invalid_argument RETURN_TO_INVALID or
+   * REDIRECT_URI_UNKNOWN.
+   *
+   * @generated from rpc bff.v1.AuthService.BeginFederatedLogin
+   */
+  beginFederatedLogin: {
+    methodKind: "unary";
+    input: typeof BeginFederatedLoginRequestSchema;
+    output: typeof BeginFederatedLoginResponseSchema;
+  },
+  /**
+   * CompleteFederatedLogin gives the provider's answer and starts a session. It
+   * returns a challenge if a second proof is owed, or if an account has the email
+   * already: the methods of such a challenge begin with "link", and CompleteLogin
+   * links the provider once the account's own proofs are given. An email alone
+   * never does. Without flow_token, the flow cookie's answer is used. Send an
+   * Idempotency-Key header, and send the same key when you retry: for two minutes
+   * the answer is the same. Parts: account (required), profile (optional). Errors:
+   * invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
+   * failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED or
+   * PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
+   * PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED or
+   * ACCOUNT_DISABLED.
+   *
+   * @generated from rpc bff.v1.AuthService.CompleteFederatedLogin
+   */
+  completeFederatedLogin: {
+    methodKind: "unary";
+    input: typeof CompleteFederatedLoginRequestSchema;
+    output: typeof CompleteFederatedLoginResponseSchema;
   },
   /**
    * Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
