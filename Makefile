@@ -17,11 +17,11 @@ gen:
 
 # Writes a new service: make service NAME=orders. SINGULAR=order is the singular, if it is
 # not NAME without its final s. With PERSON=no, rows belong to no account; with FEED=no,
-# there is no change feed, and the gateway does not cache; with PART=yes, the newest rows
-# of the caller are a part of GetMe.
+# there is no change feed, and the gateway does not cache; with DATABASE=no, there are no
+# rows at all; with PART=yes, the newest rows of the caller are a part of GetMe.
 SERVICE = go -C tools run ./service
 service:
-	@$(SERVICE) add .. $(NAME) singular=$(SINGULAR) person=$(PERSON) feed=$(FEED) part=$(PART)
+	@$(SERVICE) add .. $(NAME) singular=$(SINGULAR) database=$(DATABASE) person=$(PERSON) feed=$(FEED) part=$(PART)
 	scripts/generate.sh
 	@$(SERVICE) sums .. $(NAME) singular=$(SINGULAR)
 	@$(SERVICE) next .. $(NAME) singular=$(SINGULAR)
@@ -37,6 +37,7 @@ lint: .protodeps
 	go vet ./...
 	go vet -tags crashpoint ./internal/crashpoint
 	cd tools && go vet ./...
+	cd tools/kubernetes && go vet ./...
 	cd clients/go && go vet ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
 	cd clients/go && go tool -modfile=../../tools/go.mod staticcheck ./...
@@ -53,8 +54,9 @@ test:
 SLOW := ^gatehouse/(auth|bff|bench|e2e(/.*)?|internal/postgres|internal/schema)$$
 
 # Tests of the other packages that are slow: they fill tables with 50,000 rows and more,
-# and explain thousands of statements, which takes 40 s of CPU time. make test runs them.
-SLOW_TESTS := ^(TestSearchesReadFewRowsOfSkewedData|TestEveryStatementIsServedByAnIndex)$$
+# and explain thousands of statements, which takes 40 s of CPU time, or link the packages
+# of Kubernetes. make test runs them.
+SLOW_TESTS := ^(TestSearchesReadFewRowsOfSkewedData|TestEveryStatementIsServedByAnIndex|TestTheHelmChart)$$
 
 test-fast:
 	go vet ./...
@@ -67,7 +69,7 @@ check:
 
 bench:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "npm not found: skipping Fastify"; fi
-	go run ./bench
+	go run ./bench -plot docs/explanation/overload.svg
 	go test -run '^$$' -bench 'Token|Ed25519|100000' ./bff ./auth
 
 # Without symbols, as in the Dockerfile; go build . keeps them for a debugger. Stack
@@ -80,7 +82,11 @@ build:
 release:
 	go -C tools run ./release $(RELEASE)
 
-# Copies the npm packages that the pages use into web/assets.
+# Copies the npm packages that the API's pages use into web/assets, and builds the pages
+# for people into web/pages/dist; make gen does the latter too.
 web:
 	npm --prefix web ci --no-audit --no-fund
 	web/vendor.sh
+	npm --prefix web/pages ci --no-audit --no-fund
+	npm --prefix clients/typescript ci --no-audit --no-fund
+	node web/pages/build.mjs

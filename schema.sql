@@ -384,6 +384,40 @@ CREATE TABLE auth.identities (
 CREATE UNIQUE INDEX identities_id_key ON auth.identities (id);
 CREATE INDEX identities_account_id_idx ON auth.identities (account_id);
 
+-- API keys. The table stores the hash of a key's text.
+CREATE TABLE auth.api_keys (
+    id                    uuid        NOT NULL,
+    secret_hash           bytea       NOT NULL,
+    account_id            uuid        NOT NULL,
+    name                  text        NOT NULL,
+    scopes                text[]      NOT NULL,
+    -- Networks in CIDR notation; none for all.
+    networks              text[]      NOT NULL DEFAULT '{}',
+    -- The assurance level of the session that created it.
+    level                 smallint    NOT NULL DEFAULT 1,
+    -- As for remembered devices.
+    attached_unverified   boolean     NOT NULL DEFAULT false,
+    -- A hash of the Idempotency-Key and the request that created it.
+    idempotency_key_hash  bytea,
+    create_time           timestamptz NOT NULL DEFAULT now(),
+    expire_time           timestamptz NOT NULL,
+    last_used_time        timestamptz,
+    last_used_address     text        NOT NULL DEFAULT '',
+    -- When the mail about the coming expiry was written.
+    remind_time           timestamptz,
+    revoke_time           timestamptz,
+    revoke_reason         text,
+    CONSTRAINT api_keys_pkey PRIMARY KEY (id),
+    CONSTRAINT api_keys_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
+    CONSTRAINT api_keys_secret_hash_length CHECK (octet_length(secret_hash) = 32),
+    CONSTRAINT api_keys_level_known CHECK (level IN (1, 2)),
+    CONSTRAINT api_keys_revoke_reason_known CHECK ((revoke_time IS NULL) = (revoke_reason IS NULL))
+);
+CREATE INDEX api_keys_account_id_idx ON auth.api_keys (account_id);
+CREATE INDEX api_keys_expire_time_idx ON auth.api_keys (expire_time);
+CREATE INDEX api_keys_attached_unverified_idx ON auth.api_keys (account_id) WHERE attached_unverified;
+CREATE INDEX api_keys_revoke_time_idx ON auth.api_keys (revoke_time) WHERE revoke_time IS NOT NULL;
+
 -- The mail outbox. A mail is written in the transaction that causes it. A row is
 -- pending, sent, or failed (a dead letter).
 CREATE TABLE auth.mails (
@@ -495,6 +529,9 @@ CREATE TABLE auth.applied_schema (
     source_hash   bytea       NOT NULL,
     catalog_hash  bytea       NOT NULL,
     apply_time    timestamptz NOT NULL DEFAULT now(),
+    -- The settings of the newest binary. An older one, to which an operator rolls back,
+    -- ignores those that it does not know.
+    setting_names text[]      NOT NULL DEFAULT '{}',
     CONSTRAINT applied_schema_number_positive CHECK (number > 0)
 );
 CREATE UNIQUE INDEX applied_schema_one_row ON auth.applied_schema ((true));
@@ -603,6 +640,7 @@ CREATE TABLE users.applied_schema (
     source_hash   bytea       NOT NULL,
     catalog_hash  bytea       NOT NULL,
     apply_time    timestamptz NOT NULL DEFAULT now(),
+    setting_names text[]      NOT NULL DEFAULT '{}',
     CONSTRAINT applied_schema_number_positive CHECK (number > 0)
 );
 CREATE UNIQUE INDEX applied_schema_one_row ON users.applied_schema ((true));

@@ -25,6 +25,7 @@ func applySchema(p *program, config schema.Config, secrets [][]byte) (schema.Res
 	if err := checkSecrets(p.ctx, config.DatabaseURL, secrets); err != nil {
 		return schema.Result{}, err
 	}
+	config.SettingNames = p.names
 	result, err := schema.Apply(p.ctx, config)
 	if foreign, ok := errors.AsType[*schema.ForeignError](err); ok && foreign.Schema == "" && atTerminal() {
 		if confirm(p.ctx, os.Stdin, p.stdout, shareQuestion(foreign)) {

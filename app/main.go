@@ -30,6 +30,7 @@ type program struct {
 	schema string          // text of schema.sql
 	stdout io.Writer
 	logger *slog.Logger
+	names  []string // of all settings in the environment
 }
 
 // gcPercent lets the heap grow to three times the live data before a collection.
@@ -104,6 +105,8 @@ func run(p *program, args []string, stderr io.Writer) int {
 		for name, setting := range nearMisses(parser.Model, os.Environ()) {
 			p.logger.Warn("unknown environment variable, similar to a setting", "name", name, "setting", setting)
 		}
+		p.names = settingNames(parser.Model)
+		ignoreNewerSettings(p, parsed.Selected())
 		err = parsed.Run(p, parser.Model)
 	} else {
 		err = problems{{text: err.Error(), fix: "see gatehouse --help"}}

@@ -34,17 +34,26 @@ func isSetting(names []string, name string) bool {
 func checkNames(p *problems, app *kong.Application, environ []string) {
 	checkLog(p, app)
 	names := settingNames(app)
-	for _, variable := range environ {
-		name, _, _ := strings.Cut(variable, "=")
-		if !strings.HasPrefix(name, "GATEHOUSE_") || strings.HasPrefix(name, "GATEHOUSE_TEST_") || isSetting(names, name) {
-			continue
-		}
+	for _, name := range unknownNames(names, environ) {
 		fix := "see gatehouse --help, or unset it"
 		if near := nearest(names, name); near != "" {
 			fix = "did you mean " + near + "? Rename it, or unset it"
 		}
 		p.add(name, "is not a setting", fix)
 	}
+}
+
+// unknownNames returns the environment names that begin with GATEHOUSE_ and are not
+// settings.
+func unknownNames(names, environ []string) []string {
+	var unknown []string
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, "GATEHOUSE_") && !strings.HasPrefix(name, "GATEHOUSE_TEST_") && !isSetting(names, name) {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown
 }
 
 // nearMisses returns the environment names that are one typing error away from a

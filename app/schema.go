@@ -14,8 +14,8 @@ import (
 
 // schemaCommands change a database to what schema.sql declares.
 type schemaCommands struct {
-	Plan   schemaPlanCommand   `cmd:"" help:"Print the SQL that apply would execute."`
-	Apply  schemaApplyCommand  `cmd:"" help:"Change the database to what schema.sql declares, in one transaction. Changes that would lose data are refused."`
+	Plan   schemaPlanCommand   `cmd:"" help:"Print the SQL that apply would execute, with the lock that each statement takes on a table."`
+	Apply  schemaApplyCommand  `cmd:"" help:"Change the database to what schema.sql declares, in one transaction; indexes of large tables are built after it, concurrently. Changes that would lose data or block a large table are refused."`
 	Status schemaStatusCommand `cmd:"" help:"Compare the database with schema.sql."`
 	List   schemaListCommand   `cmd:"" help:"Print the names of the Postgres schemas of all services, one on each line, such as for pg_dump."`
 }
@@ -96,11 +96,17 @@ func (c *schemaPlanCommand) Run(p *program, app *kong.Application) error {
 	if len(proposal.Statements) == 0 {
 		fmt.Fprintln(p.stdout, "-- Nothing to do.")
 	}
-	for _, statement := range proposal.Statements {
+	for i, statement := range proposal.Statements {
+		if lock := proposal.Locks[i]; lock != nil {
+			fmt.Fprintf(p.stdout, "-- Locks: %s.\n", lock)
+		}
 		fmt.Fprintln(p.stdout, statement+";")
 	}
 	for _, loss := range proposal.Destructive {
 		fmt.Fprintln(p.stdout, "-- Destructive, and refused without --allow-destructive:", loss)
+	}
+	for _, statement := range proposal.Locking {
+		fmt.Fprintln(p.stdout, "-- Blocks a large table, and refused without --allow-locking:", statement)
 	}
 	return nil
 }
@@ -108,6 +114,7 @@ func (c *schemaPlanCommand) Run(p *program, app *kong.Application) error {
 type schemaApplyCommand struct {
 	schemaFlags
 	AllowDestructive bool `help:"Permit changes that lose data."`
+	AllowLocking     bool `help:"Permit statements that block a table of 64 MiB or more until every row is processed."`
 }
 
 func (c *schemaApplyCommand) Run(p *program, app *kong.Application) error {
@@ -115,7 +122,7 @@ func (c *schemaApplyCommand) Run(p *program, app *kong.Application) error {
 	if err != nil {
 		return err
 	}
-	config.AllowDestructive = c.AllowDestructive
+	config.AllowDestructive, config.AllowLocking = c.AllowDestructive, c.AllowLocking
 	result, err := applySchema(p, config, secrets)
 	if err != nil {
 		return fmt.Errorf("apply the schema: %w", err)

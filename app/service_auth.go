@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/app/doctor"
@@ -21,19 +22,21 @@ var authService = Definition{
 	Listen:     "127.0.0.1:8002",
 	RootSchema: true,
 	Serves: []string{
-		"auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.FactorService", "auth.v1.FederationService", "auth.v1.KeyService", "auth.v1.LinkService",
+		"auth.v1.APIKeyService", "auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.DeploymentService", "auth.v1.EmailCodeService", "auth.v1.FactorService", "auth.v1.FederationService", "auth.v1.KeyService", "auth.v1.LinkService",
 		"auth.v1.MailService", "auth.v1.PasskeyService", "auth.v1.RevocationService", "auth.v1.SessionService",
 	},
 	Tells: []string{"account", "sessions"},
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &providerFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &providerFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
 		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
 		"GATEHOUSE_REGISTRATION: ${GATEHOUSE_REGISTRATION:-open}",
+		"GATEHOUSE_EMAIL_SIGN_IN: ${GATEHOUSE_EMAIL_SIGN_IN:-off}",
+		"GATEHOUSE_SIGNUP_DOMAINS: ${GATEHOUSE_SIGNUP_DOMAINS}",
 		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
 		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",
 		"SMTP_URL: ${SMTP_URL}",
@@ -57,9 +60,10 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), UsersAudit: usersv1.NewAuditServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
-		PasswordMin: find[*passwordFlags](s).PasswordMin, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
+		PasswordMin: find[*passwordFlags](s).PasswordMin, PasswordList: find[*passwordListFlags](s).list, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
 		Providers:            find[*providerFlags](s).open(h.logger),
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
+		SignUpDomains: find[*signUpFlags](s).domains, EmailSignIn: find[*signUpFlags](s).on(),
 		RememberDevice: find[*deviceFlags](s).rememberDevice,
 		KeyLife:        accounts.keyLife, AuditLife: accounts.auditLife,
 		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,
@@ -98,6 +102,12 @@ func probeAuth(ctx context.Context, client *connect.Client, caller string) (publ
 		return "", err
 	}
 	answer, err := authv1.NewKeyServiceClient(client).ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
+	if err != nil {
+		return "", err
+	}
+	// A process older than schema number 8 knows no second factors, and gives the roles
+	// that need one to everybody. This names no account.
+	_, err = authv1.NewFactorServiceClient(client).ListFactors(ctx, &authv1.ListFactorsRequest{AccountId: uuid.Nil.String()})
 	return answer.GetIssuer(), err
 }
 

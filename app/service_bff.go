@@ -16,10 +16,11 @@ var bffService = Definition{
 	Help:   "Run the gateway, the public API.",
 	Listen: "127.0.0.1:8001",
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &factorFlags{}, &throttleFlags{}, &gatewayFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &pagesFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &factorFlags{}, &securityFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
+		"GATEHOUSE_APP_NAME: ${GATEHOUSE_APP_NAME:-Gatehouse}",
 		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
 		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",
 	},
@@ -46,8 +47,8 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 		Upstreams: upstreams.set, Identity: issuer,
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
 		Backends: h.backends, PublicURL: find[*publicFlags](s).url,
-		Origins: find[*originFlags](s).origins, RelatedOrigins: find[*passkeyFlags](s).related, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
-		Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
+		Origins: find[*originFlags](s).origins, RelatedOrigins: find[*passkeyFlags](s).related, SecurityContact: find[*securityFlags](s).SecurityContact, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
+		Pages: find[*pagesFlags](s).config(s), Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
 		RedisURL: gateway.RedisURL, CacheBytes: gateway.cache, Parts: parts,
 		Logger: h.logger, Telemetry: h.telemetry,
 	})

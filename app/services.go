@@ -213,9 +213,9 @@ type built struct {
 	pages map[string]http.Handler
 	// prepare runs before the process listens; nil for nothing.
 	prepare func(context.Context) error
-	// run runs background work until its context ends.
+	// run runs background work until its context ends; nil for none.
 	run func(context.Context)
-	// measure registers metrics.
+	// measure registers metrics; nil for none.
 	measure func(metric.Meter) error
 }
 

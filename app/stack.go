@@ -146,7 +146,11 @@ func newStack(ctx context.Context, s *Stack) (_ *Stack, err error) {
 	}
 	s.front = s.members[definitions[len(definitions)-1].Name]
 	for _, definition := range definitions {
-		if err := s.ops.Measure(s.members[definition.Name].measure); err != nil {
+		measure := s.members[definition.Name].measure
+		if measure == nil {
+			continue
+		}
+		if err := s.ops.Measure(measure); err != nil {
 			return nil, err
 		}
 		maps.Copy(s.ops.Pages, s.members[definition.Name].pages)
@@ -371,7 +375,9 @@ func (s *Stack) peerCheck(service string) ops.Check {
 func (s *Stack) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	for _, m := range s.members {
-		group.Go(func() { m.run(ctx) })
+		if m.run != nil {
+			group.Go(func() { m.run(ctx) })
+		}
 	}
 	group.Wait()
 }

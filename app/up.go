@@ -102,6 +102,7 @@ func (c *upCommand) serve(ctx context.Context, p *program, b banner) error {
 	_, err = applySchema(p, schema.Config{
 		SQL: p.schema, Own: ownSchemas(), DatabaseURL: database.DatabaseURL, DevURL: database.AtlasDevURL, Roles: rolesOf(logins),
 		Shared: find[*shareFlags](c.settings).ShareDatabase, Logger: p.logger,
+		AllowLocking: true, // nothing else serves while up starts
 	}, find[*secretFlags](c.settings).keys)
 	if err != nil {
 		return fmt.Errorf("apply the schema: %w", err)

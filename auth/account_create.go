@@ -22,8 +22,10 @@ import (
 
 // CreateAccount implements authv1.AccountServiceHandler.
 func (s *accountService) CreateAccount(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
-	if req.GetSignIn() && s.registration == RegistrationClosed {
-		return nil, errRegistrationClosed
+	if req.GetSignIn() && s.registration != RegistrationVerify { // there, Address decides later
+		if err := s.accounts.SignUps.Check(req.GetEmail()); err != nil {
+			return nil, err
+		}
 	}
 	call := s.calls.Call(req.GetIdempotencyKey(), req.GetOrigin())
 	row := audit.Row{Event: audit.AccountCreate, Origin: req.GetOrigin()}

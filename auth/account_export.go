@@ -67,6 +67,11 @@ func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAc
 	if response.Identities, err = federation.List(ctx, s.db, id); err != nil {
 		return nil, fmt.Errorf("export the identities: %w", err)
 	}
+	keys, err := s.apiKeys.ListKeys(ctx, &authv1.ListKeysRequest{AccountId: id, Revoked: true})
+	if err != nil {
+		return nil, fmt.Errorf("export the API keys: %w", err)
+	}
+	response.Keys = keys.GetKeys()
 	err = audit.Write(ctx, s.db, audit.Row{Event: audit.AccountExport, Outcome: audit.Succeeded, Account: id, Origin: req.GetOrigin()})
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/factors"
@@ -22,10 +23,6 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
-)
-
-var (
-	errRegistrationClosed = accounts.ErrRegistrationClosed
 )
 
 // accountService implements authv1.AccountServiceHandler.
@@ -43,6 +40,7 @@ type accountService struct {
 	relay        *relay.Relay
 	revocations  *revocations.Feed
 	factors      *factors.Service
+	apiKeys      *apikeys.Service
 }
 
 const selectAccountFacts = `

@@ -24,10 +24,12 @@ import (
 	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/admission"
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/emailcode"
 	"gatehouse/auth/factors"
 	"gatehouse/auth/federation"
 	"gatehouse/auth/idempotency"
@@ -69,13 +71,19 @@ type Config struct {
 	Secrets [][]byte
 	// Issuer is the public URL, the "iss" of tokens.
 	Issuer string
-	// Registration says who may create an account.
-	Registration Registration
+	// Registration says who may create an account, and SignUpDomains with emails of
+	// which domains, in lower case; empty for all.
+	Registration  Registration
+	SignUpDomains []string
+	// EmailSignIn says whether people may sign in with mailed codes.
+	EmailSignIn bool
 	// SessionIdle ends an unused session; SessionMax ends every session.
 	SessionIdle, SessionMax time.Duration
 	// PasswordMin is the minimum length of a new password, in characters;
 	// DefaultPasswordMin if zero.
 	PasswordMin int
+	// PasswordList has passwords that are refused as breached; nil for none.
+	PasswordList *passwords.BreachedList
 	// Passkeys is the relying party of passkeys; nil turns them off.
 	Passkeys *webauthn.Party
 	// Throttle delays repeated failures; off only for tests and measurements.
@@ -109,15 +117,12 @@ type Config struct {
 const DefaultPasswordMin = 8
 
 // Registration says who may create an account.
-type Registration string
+type Registration = accounts.Registration
 
 const (
-	// RegistrationOpen lets anybody create an account, signed in at once.
-	RegistrationOpen Registration = "open"
-	// RegistrationVerify sends a link first, and reveals nobody's account.
-	RegistrationVerify Registration = "verify"
-	// RegistrationClosed lets only administrators create accounts.
-	RegistrationClosed Registration = "closed"
+	RegistrationOpen   = accounts.RegistrationOpen
+	RegistrationVerify = accounts.RegistrationVerify
+	RegistrationClosed = accounts.RegistrationClosed
 )
 
 // Reader is a service that reads the account log.
@@ -153,8 +158,10 @@ type Service struct {
 	mail       *mailService
 	feed       *accountlog.Service
 	passkey    *factors.PasskeyService
+	apiKeys    *apikeys.Service
 	factors    *factors.Service
 	federation *federation.Service
+	code       *emailcode.Service
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -175,13 +182,9 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	mails, err := outbox.New(outbox.Config{
-		DB: db, Mailer: config.Mailer, From: config.MailFrom, Templates: config.MailTemplates, Site: config.Issuer, Secrets: config.Secrets,
-		Address: func(ctx context.Context, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
-			return links.Address(ctx, db, m, late)
-		},
-		Logger: config.Logger,
-	})
+	codes := &emailcode.Service{DB: db, Desk: desk, Throttle: throttle, On: config.EmailSignIn}
+	signUps := accounts.SignUps{Registration: config.Registration, Domains: config.SignUpDomains}
+	mails, err := openMails(db, config, signUps, codes)
 	if err != nil {
 		return nil, err
 	}
@@ -193,18 +196,21 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	relay := relay.New(events, config.Users, config.Logger)
 	revocation := newRevocationService(db, desk.Keys, config.Logger)
 	log := audit.NewLog(db, throttle)
-	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
-	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed}
+	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Breached: config.PasswordList, Throttle: throttle, Log: log}
+	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed, SignUps: signUps}
 	passkeys := &passkeys.Store{Party: config.Passkeys, DB: db, Challenges: desk.Challenges, Mails: mails}
 	desk.Verifiers, desk.PasskeyOptions = []admission.Verifier{passkeys.Verifier()}, passkeys.Options
 	desk.Log, desk.Mails, desk.Revocations = log, mails, revocation.feed
 	sessions := &sessions{Desk: desk, db: db, log: log, passwords: passwords}
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
+	codes.Accounts, codes.Links, codes.Mails, codes.Relay, codes.Log = accounts, links, mails, relay, log
+	desk.Verifiers, desk.EmailCode = append(desk.Verifiers, codes.Verifier()), codes.StepUp
 	factorService := &factors.Service{
 		Store: &factors.Store{DB: db, Secrets: config.Secrets, Throttle: throttle, Mails: mails, Logger: config.Logger},
 		Desk:  sessions.Desk, Passkeys: passkeys, Accounts: accounts, Links: links, Log: log, Issuer: config.Issuer,
 		Required: config.SecondFactorRequired, Roles: config.SecondFactorRoles,
 	}
+	apiKeys := &apikeys.Service{DB: db, Log: log, Mails: mails, Revocations: revocation.feed, Secrets: config.Secrets, Logger: config.Logger}
 	sessions.Verifiers = append(sessions.Verifiers, factorService.Verifiers()...)
 	federation := newFederation(config, accounts, sessions, relay)
 	return &Service{
@@ -213,20 +219,20 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
-			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed, factors: factorService,
+			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed, factors: factorService, apiKeys: apiKeys,
 		},
 		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
 		key:        &keyService{keys: desk.Keys},
 		revocation: revocation,
 		change:     &changeService{changes: changes},
 		link: &linkService{
-			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
-			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
+			db: db, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
+			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed, factors: factorService,
 		},
 		federation: federation,
 		audit:      &auditService{db: db},
 		mail:       &mailService{db: db, mails: mails},
-		factors:    factorService, passkey: &factors.PasskeyService{Service: factorService},
+		apiKeys:    apiKeys, factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
 		feed: &accountlog.Service{Log: events, Expected: config.Readers},
 	}, nil
 }
@@ -257,6 +263,23 @@ func openDesk(ctx context.Context, db *database.Pool, config Config) (*admission
 	}, nil
 }
 
+// openMails opens the outbox, and gives the codes their keys.
+func openMails(db *database.Pool, config Config, signUps accounts.SignUps, codes *emailcode.Service) (*outbox.Outbox, error) {
+	if err := codes.SetSecrets(config.Secrets); err != nil {
+		return nil, err
+	}
+	return outbox.New(outbox.Config{
+		DB: db, Mailer: config.Mailer, From: config.MailFrom, Templates: config.MailTemplates, Site: config.Issuer, Secrets: config.Secrets,
+		Address: func(ctx context.Context, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
+			if m.Kind == outbox.SignInCode {
+				return codes.Address(ctx, m)
+			}
+			return links.Address(ctx, db, signUps, m, late)
+		},
+		Logger: config.Logger,
+	})
+}
+
 func withDefaults(config Config) Config {
 	if config.PasswordMin == 0 {
 		config.PasswordMin = DefaultPasswordMin
@@ -275,6 +298,7 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterAccountServiceHandler(server, s.account)
 	authv1.RegisterSessionServiceHandler(server, s.session)
 	authv1.RegisterKeyServiceHandler(server, s.key)
+	authv1.RegisterDeploymentServiceHandler(server, &deployment.Service{DB: s.db})
 	authv1.RegisterRevocationServiceHandler(server, s.revocation)
 	authv1.RegisterChangeServiceHandler(server, s.change)
 	s.change.changes.Register(server)
@@ -283,7 +307,9 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterFederationServiceHandler(server, s.federation)
 	authv1.RegisterMailServiceHandler(server, s.mail)
 	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
+	authv1.RegisterAPIKeyServiceHandler(server, s.apiKeys)
 	authv1.RegisterPasskeyServiceHandler(server, s.passkey)
+	authv1.RegisterEmailCodeServiceHandler(server, s.code)
 	authv1.RegisterFactorServiceHandler(server, s.factors)
 }
 
@@ -294,7 +320,7 @@ func (s *Service) Register(server *connect.Server) {
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	for _, run := range []func(context.Context){
-		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run, s.factors.Run,
+		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run, s.apiKeys.Run, s.factors.Run,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}

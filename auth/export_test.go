@@ -98,10 +98,14 @@ func (s *Service) AddressForTest(ctx context.Context, secret []byte, id string, 
 	out, wanted := outbox.Mail{
 		Kind: outbox.Kind(m.Kind), To: m.To, Account: m.Account, Locale: m.Locale, Token: content.Token, Values: content.Values,
 	}, true
-	if out.Token != "" {
-		if out, wanted, err = links.Address(ctx, s.db, out, false); err != nil {
-			return m, false, err
-		}
+	switch {
+	case out.Kind == outbox.SignInCode:
+		out, wanted, err = s.code.Address(ctx, out)
+	case out.Token != "":
+		out, wanted, err = links.Address(ctx, s.db, s.accounts.SignUps, out, false)
+	}
+	if err != nil {
+		return m, false, err
 	}
 	return MailForTest{
 		Kind: string(out.Kind), To: out.To, Account: out.Account, Locale: out.Locale, Token: out.Token, Values: out.Values,
@@ -122,6 +126,9 @@ func RefreshTokenForTest(secret []byte, session uuid.UUID, generation int32) str
 	token, _ := keys.Issue(tokens.Refresh{Session: session, Generation: generation})
 	return token
 }
+
+// RemindForTest writes the mails about API keys that are about to expire.
+func (s *Service) RemindForTest(ctx context.Context) error { return s.apiKeys.Remind(ctx) }
 
 // DeskForTest returns what admits people.
 func (s *Service) DeskForTest() *admission.Desk { return s.session.sessions.Desk }

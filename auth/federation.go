@@ -13,9 +13,6 @@ func newFederation(config Config, accounts *accounts.Store, sessions *sessions, 
 		DB: sessions.db, Desk: sessions.Desk, Accounts: accounts, Passwords: sessions.passwords, Mails: accounts.Mails, Log: sessions.log,
 		Providers: config.Providers, Site: config.Issuer, Deliver: relay.Deliver,
 	}
-	if config.Registration == RegistrationClosed {
-		s.Closed = errRegistrationClosed
-	}
 	sessions.Verifiers, sessions.LinkPending = append(sessions.Verifiers, s.Verifier()), s.LinkPending
 	return s
 }

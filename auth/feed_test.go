@@ -5,9 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/pgtest"
 )
 
 const manyRevocations = `
@@ -144,6 +146,20 @@ func TestALongTransactionElsewhereCostsNoReading(t *testing.T) {
 	}
 	if _, found, err = h.service.PollForTest(t.Context(), seen); err != nil || found != 0 {
 		t.Errorf("the second poll found %d, %v; want nothing", found, err)
+	}
+	h.exec(t, strings.ReplaceAll(manyRevocations, "100000", "20000"))
+	h.exec(t, "ANALYZE auth.revocations")
+	if seen, found, err = h.service.PollForTest(t.Context(), seen); err != nil || found != 20_000 {
+		t.Fatalf("the third poll found %d, %v", found, err)
+	}
+	conn, err := h.owner.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	plan := pgtest.Explain(t, conn.Conn(), pgx.TraceQueryStartData{SQL: h.service.PollStatementForTest(), Args: []any{pgx.NamedArgs{"seen": seen}}})[0]
+	if rows := plan.Rows(); rows > 10 {
+		t.Errorf("a poll reads %d rows while nothing is new:\n%s", rows, plan)
 	}
 }
 

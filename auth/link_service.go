@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/factors"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
@@ -22,17 +23,17 @@ import (
 
 // linkService implements authv1.LinkServiceHandler.
 type linkService struct {
-	db           *database.Pool
-	registration Registration
-	accounts     *accounts.Store
-	passwords    *passwords.Checker
-	sessions     *sessions
-	links        *links.Sender
-	calls        *idempotency.Keys
-	log          *audit.Log
-	mails        *outbox.Outbox
-	relay        *relay.Relay
-	revocations  *revocations.Feed
+	db          *database.Pool
+	accounts    *accounts.Store
+	passwords   *passwords.Checker
+	sessions    *sessions
+	links       *links.Sender
+	calls       *idempotency.Keys
+	log         *audit.Log
+	mails       *outbox.Outbox
+	relay       *relay.Relay
+	revocations *revocations.Feed
+	factors     *factors.Service
 }
 
 // RequestPasswordReset implements authv1.LinkServiceHandler. It doesn't check
@@ -140,6 +141,9 @@ func (s *linkService) sendEmailChange(ctx context.Context, tx pgx.Tx, email stri
 	if err := accounts.RequireRecentSignIn(ctx, tx, origin); err != nil {
 		return err
 	}
+	if err := s.factors.RequireBeforeNewEmail(ctx, tx, account); err != nil {
+		return err
+	}
 	_, err = tx.Exec(ctx, links.SupersedeKind, pgx.NamedArgs{"account_id": account.GetId(), "kind": string(links.EmailChange)})
 	if err != nil {
 		return fmt.Errorf("end the earlier links: %w", err)
@@ -172,6 +176,9 @@ func (s *linkService) ConfirmEmailChange(ctx context.Context, req *authv1.Confir
 	account, err := s.accounts.Change(ctx, seen.Account, audit.EmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		link, _, err := links.Lock(ctx, tx, req.GetToken(), links.EmailChange)
 		if err != nil {
+			return false, err
+		}
+		if err := s.factors.RequireBeforeNewEmail(ctx, tx, before); err != nil { // a role came after the request
 			return false, err
 		}
 		if err := links.Redeem(ctx, tx, link, before); err != nil {

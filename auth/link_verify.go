@@ -172,12 +172,7 @@ func (s *linkService) beginVerified(ctx context.Context, tx pgx.Tx, account *aut
 	return &authv1.VerifyEmailResponse{Tokens: begun.Tokens, DeviceToken: begun.DeviceToken, Challenge: begun.Challenge}, nil
 }
 
-const (
-	verifyOwned = `
-		UPDATE auth.accounts SET email_verified = true, update_time = clock_timestamp()
-		WHERE id = @id AND NOT email_verified`
-	hasPassword = `SELECT ` + accounts.PasswordHash + ` = @hash FROM auth.accounts a WHERE id = @id`
-)
+const hasPassword = `SELECT ` + accounts.PasswordHash + ` = @hash FROM auth.accounts a WHERE id = @id`
 
 // takeOver gives an account to the holder of its link. A holder who has proven to be
 // its present owner keeps password and sessions. Otherwise both are replaced:
@@ -200,17 +195,11 @@ func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.A
 		}
 		return s.mailPasswordChanged(ctx, tx, account, origin)
 	}
-	if _, err := tx.Exec(ctx, verifyOwned, pgx.NamedArgs{"id": account.GetId()}); err != nil {
-		return fmt.Errorf("verify the email: %w", err)
-	}
-	return nil
+	return accounts.SetVerified(ctx, tx, account.GetId())
 }
 
 // createVerified creates the account of a registration.
 func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l links.Link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
-	if s.registration == RegistrationClosed {
-		return nil, errRegistrationClosed
-	}
 	if proof.hash == "" {
 		return nil, links.ErrChanged // the account was deleted
 	}

@@ -104,10 +104,15 @@ func parts(message *authv1.WatchRevocationsResponse) []*authv1.WatchRevocationsR
 // expiresIn returns the remaining seconds of a revocation, rounded up.
 func expiresIn(expire, now time.Time) int32 { return max(0, int32(expire.Sub(now)/time.Second)) + 1 }
 
+// The id is a session's, or an API key's.
 const selectAccess = `
 	SELECT s.revoke_time IS NULL AND s.epoch >= ` + deployment.CurrentEpoch + ` AND a.status = 'active', a.authz_version
 	FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
-	WHERE s.id = @session_id AND s.account_id = @account_id`
+	WHERE s.id = @session_id AND s.account_id = @account_id
+	UNION ALL
+	SELECT k.revoke_time IS NULL AND k.expire_time > clock_timestamp() AND a.status = 'active', a.authz_version
+	FROM auth.api_keys k JOIN auth.accounts a ON a.id = k.account_id
+	WHERE k.id = @session_id AND k.account_id = @account_id`
 
 // CheckAccess implements authv1.RevocationServiceHandler.
 func (s *revocationService) CheckAccess(ctx context.Context, req *authv1.CheckAccessRequest) (*authv1.CheckAccessResponse, error) {

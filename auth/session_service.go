@@ -157,8 +157,9 @@ const (
 		SELECT a.email, ` + accounts.PasswordHash + `, coalesce(s.device_id, s.id), a.second_factor
 		FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
 		WHERE s.id = @id AND s.account_id = @account_id AND s.revoke_time IS NULL AND s.epoch >= ` + deployment.CurrentEpoch + ` AND s.expire_time > now() AND a.status = 'active'`
+	// A session without methods signed in by a passkey that was removed since.
 	touchAuthentication = `
-		UPDATE auth.sessions SET authenticate_time = clock_timestamp() WHERE id = @id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch
+		UPDATE auth.sessions SET authenticate_time = clock_timestamp(), amr = CASE WHEN amr = '{}' THEN '{pwd}' ELSE amr END WHERE id = @id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch
 )
 
 // sessionCredentials are those of a session's account. Failures count for the

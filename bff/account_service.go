@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"gatehouse/bff/apikeys"
 	"gatehouse/bff/browser"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -17,6 +18,7 @@ import (
 // own account.
 type accountService struct {
 	*directory
+	*apikeys.Account
 	cookies *browser.Cookies
 	cache   *partCache
 	// withheld returns those of an account's roles that a session of a level lacks.
@@ -201,7 +203,7 @@ func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest)
 		User: userOf(export.GetAccount(), profile.Value()), Security: s.ownSecurity(ctx, export.GetAccount(), export.GetSecurity()),
 		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: ownEventsOf(id, export.GetAuditEvents()),
 		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(), Services: services(),
-		Identities: identitiesOf(export.GetIdentities()),
-		Totp:       totpOf(export.GetFactors().GetTotp()), Passkeys: passkeysOf(export.GetFactors().GetPasskeys()), RememberedDevices: devicesOf(export.GetFactors().GetRememberedDevices()),
+		Identities: identitiesOf(export.GetIdentities()), Keys: apikeys.Public(export.GetKeys()),
+		Totp: totpOf(export.GetFactors().GetTotp()), Passkeys: passkeysOf(export.GetFactors().GetPasskeys()), RememberedDevices: devicesOf(export.GetFactors().GetRememberedDevices()),
 	}, nil
 }

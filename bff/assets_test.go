@@ -44,7 +44,7 @@ func TestAssetsAreCompressedForClientsThatAcceptIt(t *testing.T) {
 func TestAssetsAreCachedUntilTheyChange(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, options{})
-	current := h.assetPath(t, "/", "index.js")
+	current := h.assetPath(t, "/developers", "index.js")
 	for path, want := range map[string]string{
 		current: "public, max-age=31536000, immutable", "/assets/0123456789abcdef/index.js": "no-store",
 	} {

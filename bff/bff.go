@@ -26,11 +26,14 @@ import (
 
 	"gatehouse/bff/access"
 	"gatehouse/bff/accountfeed"
+	"gatehouse/bff/apikeys"
 	"gatehouse/bff/browser"
 	"gatehouse/bff/intake"
+	"gatehouse/bff/pages"
 	"gatehouse/bff/passthrough"
 	"gatehouse/bff/providers"
 	"gatehouse/bff/shed"
+	"gatehouse/bff/wellknown"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -58,7 +61,9 @@ type Config struct {
 	Origins []string
 	// RelatedOrigins is the document that lets pages of other domains use our passkeys
 	// (Web Authentication Level 3, section 5.11); nil for none.
-	RelatedOrigins []byte
+	// SecurityContact is the contact of security.txt; empty for no such document.
+	SecurityContact string
+	RelatedOrigins  []byte
 	// Cookies says how session cookies are protected; CookiesAuto if empty.
 	Cookies browser.CookieProfile
 	// TrustedProxies are the networks whose X-Forwarded-For is trusted.
@@ -80,6 +85,8 @@ type Config struct {
 	Upstreams *upstream.Set
 	// Identity mints the tokens for them; nil without upstreams.
 	Identity *identitytoken.Issuer
+	// Pages are those for people: signing in, the own account, the console.
+	Pages pages.Config
 	// Parts are the dependencies whose status the first page shows, besides the
 	// gateway's own.
 	Parts  []Part
@@ -99,6 +106,7 @@ type Service struct {
 	revoked    *access.Revocations
 	cache      *partCache
 	gateway    *Gateway
+	logger     *slog.Logger
 	backends   []Backend
 	me         meParts
 	feedOwners map[string]string // the service whose feed reports the changes of a tag, by its kind
@@ -109,7 +117,8 @@ type Service struct {
 	accountFeed *accountfeed.Feed
 	origins     *browser.Origins
 	proxies     *proxies
-	rates       *rates         // nil without rate limits
+	rates       *rates // nil without rate limits
+	revokeKey   *apikeys.RevokeHandler
 	shedder     *shed.Shedder  // nil without queues
 	intake      *intake.Intake // nil without bounds on unread requests
 	rpc         *rpc.Server
@@ -128,6 +137,7 @@ func New(config Config) (*Service, error) {
 		origins:  browser.NewOrigins(config.Origins, config.Logger),
 		proxies:  &proxies{trusted: config.TrustedProxies, logger: config.Logger},
 		backends: config.Backends,
+		logger:   config.Logger,
 	}
 	var err error
 	if s.feedOwners, err = feedOwnersOf(slices.Concat(config.Backends, upstreamFeeds(config.Upstreams, config.Backends))); err != nil {
@@ -148,12 +158,15 @@ func New(config Config) (*Service, error) {
 		s.verifier.Stop()
 		return nil, err
 	}
-	queued := flows{s.proxies, s.verifier}
+	s.identity = &identity{verifier: s.verifier}
+	queued := flows{s.proxies, s.verifier, s.identity}
 	if config.Throttle {
 		s.shedder = shed.New(shed.Config{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: s.answers().mayHold, Logger: config.Logger})
 	}
-	s.join(config)
-	if err = s.joinUpstreams(config); err == nil {
+	if err = s.join(config); err == nil {
+		err = s.joinUpstreams(config)
+	}
+	if err == nil {
 		s.rpc, err = s.newServer(config)
 	}
 	if err == nil {
@@ -177,7 +190,7 @@ func New(config Config) (*Service, error) {
 }
 
 // join builds the components that call services.
-func (s *Service) join(config Config) {
+func (s *Service) join(config Config) error {
 	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends), exporters: exportersOf(config.Backends)}
 	auth, users := s.gateway.Client(authName), s.gateway.Client(usersName)
 	revocations := authv1.NewRevocationServiceClient(auth)
@@ -194,11 +207,11 @@ func (s *Service) join(config Config) {
 	}
 	people := &directory{
 		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
-		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), federation: authv1.NewFederationServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), federation: authv1.NewFederationServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), codes: authv1.NewEmailCodeServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
-	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.rates.limitAddress, secondFactorRequired: config.SecondFactorRequired}
+	s.identity.revoked, s.identity.limit, s.identity.secondFactorRequired = s.revoked, s.rates.limitAddress, config.SecondFactorRequired
 	s.identity.cookies = browser.NewCookies(browser.Config{
 		Profile: config.Cookies, PublicURL: config.PublicURL, Origins: s.origins, Verifier: s.verifier, Revoked: s.revoked,
 		Serves:   func(path string) bool { return s.rpc.Serves(path) },
@@ -212,6 +225,7 @@ func (s *Service) join(config Config) {
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
 	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
 	s.user = &userService{directory: people}
+	return s.joinKeys(people)
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
@@ -238,7 +252,11 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	}
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
 	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
+	mux.Handle("POST "+apikeys.RevokePath, policy.Anyone(), s.revokeKey)
 	mux.Handle("GET "+relatedOriginsPath, policy.Anyone(), relatedOrigins(config.RelatedOrigins))
+	for pattern, handler := range wellknown.Handlers(wellknown.Config{PublicURL: config.PublicURL, SecurityContact: config.SecurityContact, Now: time.Now}) {
+		mux.Handle(pattern, policy.Anyone(), handler)
+	}
 	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
@@ -250,6 +268,12 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux.Handle("GET /auth/{provider}/start", policy.Anyone(), http.HandlerFunc(visits.Start))
 	mux.Handle("GET /auth/{provider}/callback", policy.Anyone(), http.HandlerFunc(visits.Callback))
 	mux.Handle("POST /auth/{provider}/callback", policy.Anyone(), http.HandlerFunc(visits.Posted))
+	config.Pages.AcceptsGzip = rpc.AcceptsGzip
+	people := pages.NewHandler(config.Pages)
+	for _, pattern := range people.Patterns() {
+		mux.Handle(pattern, policy.Anyone(), people)
+	}
+	mux.NotFound = people.NotFound
 	own := Part{Name: "gateway", Check: func(context.Context) error { return s.Ready() }}
 	mux.Handle("GET /status.json", policy.Anyone(), &statusHandler{parts: append([]Part{own}, config.Parts...), now: time.Now})
 	return mux
@@ -267,6 +291,7 @@ func (s *Service) Run(ctx context.Context) {
 	if s.accountFeed != nil {
 		group.Go(func() { s.accountFeed.Run(ctx) })
 	}
+	group.Go(func() { s.identity.keys.Run(ctx, s.logger) })
 	if s.rates != nil {
 		group.Go(func() { s.rates.callers.Run(ctx) })
 	}

@@ -120,16 +120,17 @@ func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, er
 	return nil, nil
 }
 
-// mayHold reports whether the cache may answer calls of a method now.
-func (c answers) mayHold(plan *policy.Method) bool {
+// mayHold returns a function that reports whether the cache may answer calls of a method
+// now.
+func (c answers) mayHold(plan *policy.Method) func() bool {
 	if plan.Cache == nil {
-		return false
+		return func() bool { return false }
 	}
-	kinds := make([]string, 0, 4)
+	var kinds []string
 	for _, tag := range plan.Cache.Tags {
 		kinds = append(kinds, tag.Kind())
 	}
-	return c.Usable(kinds)
+	return func() bool { return c.Usable(kinds) }
 }
 
 // ownParts are the parts of the gateway's own answers that may be cached.

@@ -65,6 +65,7 @@ func challengeOf(owed *authv1.Challenge) *bffv1.Challenge {
 type proofRequest interface {
 	GetTotpCode() string
 	GetRecoveryCode() string
+	GetEmailCode() string
 	GetPasskey() *structpb.Struct
 }
 
@@ -75,6 +76,8 @@ func proofOf(req proofRequest) *authv1.Proof {
 		return &authv1.Proof{Kind: &authv1.Proof_TotpCode{TotpCode: req.GetTotpCode()}}
 	case req.GetRecoveryCode() != "":
 		return &authv1.Proof{Kind: &authv1.Proof_RecoveryCode{RecoveryCode: req.GetRecoveryCode()}}
+	case req.GetEmailCode() != "":
+		return &authv1.Proof{Kind: &authv1.Proof_EmailCode{EmailCode: req.GetEmailCode()}}
 	}
 	if given, ok := req.(interface{ GetPassword() string }); ok && given.GetPassword() != "" {
 		return &authv1.Proof{Kind: &authv1.Proof_Password{Password: given.GetPassword()}}

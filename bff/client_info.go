@@ -33,12 +33,8 @@ type proxies struct {
 // clientInfo returns the caller with their IP address and user agent.
 func (p *proxies) clientInfo(ctx context.Context) *authv1.Origin {
 	info, _ := connect.CallInfoForServerContext(ctx)
-	agent := strings.ToValidUTF8(info.RequestHeader().Get("User-Agent"), "")
-	if len(agent) > maxUserAgent {
-		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
-	}
 	client := &authv1.Origin{
-		IpAddress: p.addressOfCall(info), UserAgent: agent, RequestId: rpc.CallFrom(ctx).RequestID,
+		IpAddress: p.addressOfCall(info), UserAgent: userAgent(info.RequestHeader().Get("User-Agent")), RequestId: rpc.CallFrom(ctx).RequestID,
 		Locale: acceptedLocale(info.RequestHeader().Get("Accept-Language")),
 	}
 	if who := caller(ctx); who != nil {
@@ -46,6 +42,19 @@ func (p *proxies) clientInfo(ctx context.Context) *authv1.Origin {
 		client.RequireRecentSignIn, client.RequireOwnLevel = rpc.CallFrom(ctx).WantsRecentSignIn(), rpc.CallFrom(ctx).WantsOwnLevel()
 	}
 	return client
+}
+
+// clientInfoOfRequest returns the IP address and user agent of a request that is no call.
+func (p *proxies) clientInfoOfRequest(r *http.Request) *authv1.Origin {
+	return &authv1.Origin{IpAddress: p.addressOfRequest(r), UserAgent: userAgent(r.Header.Get("User-Agent"))}
+}
+
+func userAgent(text string) string {
+	text = strings.ToValidUTF8(text, "")
+	if len(text) > maxUserAgent {
+		text = strings.ToValidUTF8(text[:maxUserAgent], "")
+	}
+	return text
 }
 
 // acceptedLocale returns the language that a client prefers (RFC 9110, section 12.5.4)

@@ -30,6 +30,7 @@ type directory struct {
 	factors     authv1.FactorServiceClient
 	federation  authv1.FederationServiceClient
 	passkeys    authv1.PasskeyServiceClient
+	codes       authv1.EmailCodeServiceClient
 	mails       authv1.MailServiceClient
 	accountFeed authv1.AccountFeedServiceClient
 	audit       authv1.AuditServiceClient
@@ -42,7 +43,9 @@ type directory struct {
 // reasonNoProfile is the reason of users' error for a profile that does not exist.
 const reasonNoProfile = "PROFILE_NOT_FOUND"
 
-var errProfilePending = fault.WithRetry(fault.New(connect.CodeUnavailable, "PROFILE_PENDING",
+const reasonProfilePending = "PROFILE_PENDING"
+
+var errProfilePending = fault.WithRetry(fault.New(connect.CodeUnavailable, reasonProfilePending,
 	"The account is new and its profile is on its way. Try again in a moment."), time.Second)
 
 // account fetches an account for a composition.
@@ -97,7 +100,7 @@ func (d *directory) profileAfter(id string) func(context.Context) (*usersv1.Prof
 	fetch := d.profile(id)
 	return func(ctx context.Context) (*usersv1.Profile, error) {
 		profile, err := fetch(ctx)
-		if fault.Reason(err) == fault.Reason(errProfilePending) {
+		if err != nil && fault.Reason(err) == reasonProfilePending {
 			return nil, nil
 		}
 		return profile, err

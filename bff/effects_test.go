@@ -26,6 +26,7 @@ const (
 	ofPasskeys  effect = "passkeys"
 	ofFactors   effect = "second factors"
 	ofLinked    effect = "identities at other providers"
+	ofKeys      effect = "API keys"
 )
 
 // effectsOf are the effects of auth's methods. One that isn't here, and not in
@@ -57,6 +58,9 @@ var effectsOf = map[string][]effect{
 	authv1.SessionServiceRevokeSessionProcedure:            {ofSessions},
 	authv1.SessionServiceRevokeSessionsProcedure:           {ofSessions},
 
+	authv1.APIKeyServiceCreateKeyProcedure: {ofKeys},
+	authv1.APIKeyServiceRevokeKeyProcedure: {ofKeys},
+
 	authv1.PasskeyServiceBeginPasskeyRegistrationProcedure:  {ofPasskeys},
 	authv1.PasskeyServiceFinishPasskeyRegistrationProcedure: {ofPasskeys, ofSessions},
 	authv1.PasskeyServiceDeletePasskeyProcedure:             {ofPasskeys, ofSessions},
@@ -71,7 +75,9 @@ var effectsOf = map[string][]effect{
 var harmless = []string{
 	authv1.AccountServiceGetAccountProcedure, authv1.LinkServiceSendVerificationProcedure,
 	authv1.LinkServiceRequestPasswordResetProcedure, authv1.MailServiceRetryMailProcedure,
-	authv1.FederationServiceBeginFederationProcedure, authv1.PasskeyServiceBeginPasskeyLoginProcedure, authv1.PasskeyServiceRenamePasskeyProcedure,
+	authv1.EmailCodeServiceRequestSignInCodeProcedure, authv1.FederationServiceBeginFederationProcedure,
+	authv1.APIKeyServiceTouchKeysProcedure, authv1.APIKeyServiceRevokeSecretProcedure,
+	authv1.PasskeyServiceBeginPasskeyLoginProcedure, authv1.PasskeyServiceRenamePasskeyProcedure,
 }
 
 const (
@@ -82,6 +88,7 @@ const (
 	byToken      = "it takes the session's refresh token, and reaches that session alone"
 	endsSessions = "it only ends sessions: who is attacked must be able to do that at once"
 	asksAgain    = "it only makes devices need the second factor again: who is attacked must be able to do that at once"
+	endsKeys     = "it only ends API keys: who is attacked must be able to do that at once"
 	mayUndo      = "it only takes access away, EnableUser gives it back, and an incident must not wait for a password"
 )
 
@@ -116,12 +123,17 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/ConfirmEmailChange":       {`{"token":"` + someLink + `"}`, byLink},
 	"bff.v1.AccountService/DeleteMe":                 {`{}`, ""},
 
-	"bff.v1.AuthService/BeginFederatedLogin":          {`{"provider":"work"}`, ""},
-	"bff.v1.AuthService/CompleteFederatedLogin":       {`{"provider":"work","flowToken":"ghc_x","code":"x","state":"x"}`, byProvider},
-	"bff.v1.AccountService/BeginLinkIdentity":         {`{"provider":"work"}`, ""},
-	"bff.v1.AccountService/CompleteLinkIdentity":      {`{"provider":"work","flowToken":"ghc_x","code":"x","state":"x"}`, ""},
-	"bff.v1.AccountService/UnlinkIdentity":            {`{"identityId":"` + bob + `"}`, ""},
+	"bff.v1.AuthService/BeginFederatedLogin":     {`{"provider":"work"}`, ""},
+	"bff.v1.AuthService/CompleteFederatedLogin":  {`{"provider":"work","flowToken":"ghc_x","code":"x","state":"x"}`, byProvider},
+	"bff.v1.AccountService/BeginLinkIdentity":    {`{"provider":"work"}`, ""},
+	"bff.v1.AccountService/CompleteLinkIdentity": {`{"provider":"work","flowToken":"ghc_x","code":"x","state":"x"}`, ""},
+	"bff.v1.AccountService/UnlinkIdentity":       {`{"identityId":"` + bob + `"}`, ""},
+	"bff.v1.AccountService/CreateKey":            {`{"name":"Nightly","scopes":["me:read"]}`, ""},
+	"bff.v1.AccountService/RevokeKey":            {`{"keyId":"` + bob + `"}`, endsKeys},
+	"bff.v1.UserService/RevokeUserKey":           {`{"userId":"` + bob + `","keyId":"` + bob + `"}`, endsKeys},
+
 	"bff.v1.AuthService/BeginPasskeyLogin":            {`{}`, ""},
+	"bff.v1.AuthService/RequestSignInCode":            {`{"email":"ada@example.com"}`, ""},
 	"bff.v1.AccountService/BeginPasskeyRegistration":  {`{}`, ""},
 	"bff.v1.AccountService/FinishPasskeyRegistration": {`{"registrationToken":"ghc_x","response":{}}`, ""},
 	"bff.v1.AccountService/RenamePasskey":             {`{"passkeyId":"` + bob + `","name":"Laptop"}`, ""},

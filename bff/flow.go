@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"gatehouse/bff/access"
+	"gatehouse/internal/apikey"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/rpc"
 )
@@ -17,6 +18,7 @@ import (
 type flows struct {
 	proxies  *proxies
 	verifier *access.Verifier
+	identity *identity
 }
 
 // ofCall returns the flow of a call whose caller is authenticated.
@@ -32,10 +34,14 @@ func (f flows) ofCall(ctx context.Context) limit.Flow {
 }
 
 // ofRequest returns the flow of a request without verifying a token: the principal of a
-// cached token, or else the network.
+// cached token or key, or else the network.
 func (f flows) ofRequest(r *http.Request) limit.Flow {
 	if token, ok := rpc.BearerToken(r.Header.Get("Authorization")); ok {
-		if who := f.verifier.Remembered(token); who != nil {
+		remembered := f.verifier.Remembered
+		if apikey.IsKey(token) {
+			remembered = f.identity.keys.Remembered
+		}
+		if who := remembered(token); who != nil {
 			return limit.Flow{Subject: who.UserID}
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/bff/pages"
 	authv1 "gatehouse/gen/auth/v1"
 	batchv1 "gatehouse/gen/batch/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -71,6 +72,7 @@ type options struct {
 	auth, users *connect.Client
 	origins     []string
 	proxies     []netip.Prefix
+	pages       pages.Config
 	publicURL   string // the default is the constant publicURL
 	// policy holds overrides that tighten methods.
 	policy string
@@ -119,7 +121,7 @@ func newHarness(t testing.TB, o options) *harness {
 	}
 	var err error
 	h.gateway, err = New(Config{
-		Backends: backends(o.auth, o.users), PublicURL: cmp.Or(o.publicURL, publicURL), Origins: o.origins, TrustedProxies: o.proxies, Policy: o.policy, Logger: logger,
+		Backends: backends(o.auth, o.users), PublicURL: cmp.Or(o.publicURL, publicURL), Origins: o.origins, Pages: o.pages, TrustedProxies: o.proxies, Policy: o.policy, Logger: logger,
 		Telemetry: o.telemetry, Throttle: o.limited, RedisURL: o.redis, CacheBytes: o.cacheBytes, Upstreams: o.upstreams, Identity: identityIssuer(t),
 		SecondFactorRequired: o.secondFactor, SecondFactorRoles: o.secondFactorRoles,
 	})
@@ -524,6 +526,7 @@ func (b *backend) register(server *connect.Server, service string) {
 	survey := connect.NewServer()
 	if service == "auth" {
 		authv1.RegisterAccountFeedServiceHandler(survey, authv1.UnimplementedAccountFeedServiceHandler{})
+		authv1.RegisterAPIKeyServiceHandler(survey, authv1.UnimplementedAPIKeyServiceHandler{})
 		authv1.RegisterAccountServiceHandler(survey, authv1.UnimplementedAccountServiceHandler{})
 		authv1.RegisterSessionServiceHandler(survey, authv1.UnimplementedSessionServiceHandler{})
 		authv1.RegisterKeyServiceHandler(survey, authv1.UnimplementedKeyServiceHandler{})

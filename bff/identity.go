@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"gatehouse/bff/access"
+	"gatehouse/bff/apikeys"
 	"gatehouse/bff/browser"
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/accesstoken"
@@ -28,6 +29,7 @@ type identity struct {
 	verifier *access.Verifier
 	revoked  *access.Revocations
 	cookies  *browser.Cookies
+	keys     *apikeys.Verifier
 	// limit counts the call against the rate of the caller's IP address.
 	limit func(context.Context) error
 	// secondFactorRequired says that the installation requires level 2, or a remembered
@@ -49,11 +51,14 @@ func (i *identity) admit(plan *policy.Method) (rpc.Admission, error) {
 	case *policyv1.Access_Anyone:
 		return rpc.Admission{Authenticate: i.admitAnyone}, nil
 	case *policyv1.Access_SignedIn:
-		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: i.checkLevel(plan)}, nil
+		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: i.checkCredential(plan)}, nil
 	case *policyv1.Access_Roles:
 		roles := who.Roles.GetAnyOf()
-		level := i.checkLevel(plan)
+		scope, level := checkScope(plan), i.checkLevel(plan)
 		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: func(ctx context.Context) error {
+			if err := scope(ctx); err != nil {
+				return err
+			}
 			if !caller(ctx).HasAny(roles) {
 				return errNoRole
 			}
@@ -61,7 +66,7 @@ func (i *identity) admit(plan *policy.Method) (rpc.Admission, error) {
 		}}, nil
 	case *policyv1.Access_Self:
 		roles := who.Self.GetOrRoles()
-		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: i.checkLevel(plan), AuthorizeMessage: func(ctx context.Context, request proto.Message) error {
+		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: i.checkCredential(plan), AuthorizeMessage: func(ctx context.Context, request proto.Message) error {
 			if who := caller(ctx); !who.HasAny(roles) && !who.Is(plan.Self.In(request)) {
 				return errNotSelf
 			}
@@ -69,6 +74,17 @@ func (i *identity) admit(plan *policy.Method) (rpc.Admission, error) {
 		}}, nil
 	default:
 		return rpc.Admission{}, fmt.Errorf("%s: its policy admits no public caller, and the gateway serves public methods only", plan.Procedure)
+	}
+}
+
+// checkCredential returns the check of the scope and the level of a method's caller.
+func (i *identity) checkCredential(plan *policy.Method) func(context.Context) error {
+	scope, level := checkScope(plan), i.checkLevel(plan)
+	return func(ctx context.Context) error {
+		if err := scope(ctx); err != nil {
+			return err
+		}
+		return level(ctx)
 	}
 }
 
@@ -95,10 +111,29 @@ func (i *identity) requireSignIn(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
-// authenticate returns the principal of the call's access token or of the session in its
-// cookies. With an error it sends the challenge of RFC 6750.
+// authenticate returns the principal of the call's access token, of its API key or of the
+// session in its cookies. With an error it sends the challenge of RFC 6750.
 func (i *identity) authenticate(ctx context.Context) (*access.Principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
+	who, err := i.holder(ctx, info)
+	switch {
+	case errors.Is(err, access.ErrTokenMissing):
+		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse"`)
+	case connect.CodeOf(err) == connect.CodeUnauthenticated:
+		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse", error="invalid_token"`)
+	}
+	return who, err
+}
+
+// holder returns the principal of the call's credential, which is not revoked.
+func (i *identity) holder(ctx context.Context, info *connect.CallInfo) (*access.Principal, error) {
+	if text, ok := bearerKey(info); ok {
+		who, err := i.keys.Identify(ctx, text)
+		if err == nil {
+			rpc.CallFrom(ctx).Principal = "user:" + who.UserID
+		}
+		return who, err
+	}
 	who, err := i.credential(ctx, info)
 	if errors.Is(err, accesstoken.ErrUnknownKey) && !i.revoked.Fresh() {
 		err = fault.Unavailable().WithCause(err) // auth may have published the key since the stream was lost
@@ -106,12 +141,6 @@ func (i *identity) authenticate(ctx context.Context) (*access.Principal, error) 
 	if err == nil {
 		rpc.CallFrom(ctx).Principal = "user:" + who.UserID
 		err = i.revoked.Check(ctx, who)
-	}
-	switch {
-	case errors.Is(err, access.ErrTokenMissing):
-		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse"`)
-	case connect.CodeOf(err) == connect.CodeUnauthenticated:
-		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse", error="invalid_token"`)
 	}
 	return who, err
 }

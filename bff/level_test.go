@@ -2,6 +2,9 @@ package bff
 
 import (
 	"context"
+	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -136,6 +139,34 @@ func TestARoleThatNeedsASecondFactorDoesNotCountAtLevelOne(t *testing.T) {
 		}
 		if test.code == 0 {
 			wantNoError(t, name, got.err)
+		}
+	}
+}
+
+// An upstream learns how and when its caller signed in.
+func TestAnUpstreamLearnsHowItsCallerSignedIn(t *testing.T) {
+	t.Parallel()
+	var authorization string
+	h := newHarness(t, withShop(t, serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		authorization = r.Header.Get("Authorization")
+		w.Header().Set("Content-Type", "application/proto")
+	}))))
+	for _, test := range []struct {
+		acr  string
+		amr  []string
+		want string
+	}{
+		{"aal2", []string{"pwd", "otp"}, "aal2 [pwd otp] true"},
+		{"aal1", []string{"pwd"}, "aal1 [pwd] true"},
+		{"", nil, "aal1 <nil> false"}, // the token of an older auth
+	} {
+		response, text := h.send(t, getThing, `{"userId":"`+alice+`","thingId":"t1"}`, "Authorization", "Bearer "+h.tokenAt(test.acr, test.amr, "user"))
+		if response.StatusCode != http.StatusOK {
+			t.Fatalf("got %d %s, want 200", response.StatusCode, text)
+		}
+		claims := h.verifyIdentity(t, strings.TrimPrefix(authorization, "Bearer "))
+		if got := fmt.Sprint(claims["acr"], " ", claims["amr"], " ", claims["auth_time"] != nil); got != test.want {
+			t.Errorf("signed in by %s %v: the upstream got %s, want %s", test.acr, test.amr, got, test.want)
 		}
 	}
 }

@@ -267,6 +267,7 @@ var internalReasons = map[string]string{
 	"ACCOUNT_EXISTS":         "the gateway chooses a new id for each account",
 	"CURSOR_EXPIRED":         "of auth's account log, which services read",
 	"CREDENTIAL_INVALID":     "of the account feed, which upstreams read",
+	"TOO_MANY_READERS":       "of the account feed, which upstreams read",
 	"INTERNAL_TOKEN_INVALID": "of a service for the gateway",
 	"PROFILE_NOT_FOUND":      "the gateway makes USER_NOT_FOUND or PROFILE_PENDING of it",
 	"SERVER_STOPPING":        "of streams, which the gateway has none of",

@@ -15,7 +15,7 @@ var anyURL = regexp.MustCompile(`(?i)(https?:)?//[a-z0-9][^\s"'<>]*`)
 func TestPagesAreStrictAndOffline(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, options{})
-	for path, holds := range map[string]string{"/": `href="/docs"`, "/docs": "swagger-ui-bundle.js", "/redoc": "redoc.standalone.js"} {
+	for path, holds := range map[string]string{"/developers": `href="/docs"`, "/docs": "swagger-ui-bundle.js", "/redoc": "redoc.standalone.js"} {
 		response, body := h.get(t, path)
 		if response.StatusCode != http.StatusOK || !strings.Contains(body, holds) {
 			t.Errorf("GET %s: got %d %s, want a page with %s", path, response.StatusCode, body, holds)
@@ -70,7 +70,7 @@ func TestOtherPathsAreNotFound(t *testing.T) {
 			t.Errorf("GET %s: got %q, want an error as everywhere", path, text)
 		}
 	}
-	for _, path := range []string{"/", "/docs", "/redoc", "/status.json", "/.well-known/jwks.json"} {
+	for _, path := range []string{"/", "/developers", "/sign-in", "/account/factors", "/docs", "/redoc", "/status.json", "/.well-known/jwks.json"} {
 		response, text := h.send(t, path, "{}")
 		if response.StatusCode != http.StatusMethodNotAllowed || !strings.Contains(text, "HTTP_METHOD_UNSUPPORTED") || response.Header.Get("Allow") != "GET, HEAD" {
 			t.Errorf("POST %s: got %d, Allow %q and %q, want 405 in words", path, response.StatusCode, response.Header.Get("Allow"), text)

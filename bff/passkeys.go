@@ -33,7 +33,7 @@ func (s *accountService) BeginPasskeyRegistration(ctx context.Context, _ *bffv1.
 		return nil, err
 	}
 	noStore(ctx)
-	return &bffv1.BeginPasskeyRegistrationResponse{RegistrationToken: response.GetRegistrationToken(), Options: response.GetOptions()}, nil
+	return &bffv1.BeginPasskeyRegistrationResponse{RegistrationToken: response.GetRegistrationToken(), Options: response.GetOptions(), EmailCodeSent: response.GetEmailCodeSent()}, nil
 }
 
 // nameOf returns the name of a person for their authenticator; empty if users does not
@@ -51,7 +51,7 @@ func (s *accountService) FinishPasskeyRegistration(ctx context.Context, req *bff
 	key := idempotencyKey(ctx)
 	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.FinishPasskeyRegistrationResponse, error) {
 		return s.passkeys.FinishPasskeyRegistration(repeatable(ctx, key), &authv1.FinishPasskeyRegistrationRequest{
-			RegistrationToken: req.GetRegistrationToken(), Response: req.GetResponse(), Name: req.GetName(),
+			RegistrationToken: req.GetRegistrationToken(), Response: req.GetResponse(), Name: req.GetName(), EmailCode: req.GetEmailCode(),
 			IdempotencyKey: key.GetKey(), Origin: s.clientInfo(ctx),
 		})
 	})

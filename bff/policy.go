@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -260,6 +261,23 @@ func (p *Policy) tables() (methods, pages, fields [][]string) {
 	return methods, pages, fields
 }
 
+// scopes returns the table of the scopes and their methods, with its header row.
+func (p *Policy) scopes() [][]string {
+	methods := map[string][]string{}
+	for _, m := range p.Methods {
+		for _, scope := range strings.Fields(m.Scopes) {
+			if scope != "-" {
+				methods[scope] = append(methods[scope], strings.TrimPrefix(m.Path, "/"))
+			}
+		}
+	}
+	table := [][]string{{"scope", "methods"}}
+	for _, scope := range slices.Sorted(maps.Keys(methods)) {
+		table = append(table, []string{scope, strings.Join(methods[scope], ", ")})
+	}
+	return table
+}
+
 // WriteText writes the tables for a terminal.
 func (p *Policy) WriteText(w io.Writer) error {
 	methods, pages, fields := p.tables()
@@ -292,7 +310,7 @@ func (p *Policy) WriteText(w io.Writer) error {
 // WriteMarkdown writes the tables as a page of the documentation.
 func (p *Policy) WriteMarkdown(w io.Writer) error {
 	methods, pages, fields := p.tables()
-	_, err := fmt.Fprintf(w, markdownPage, strings.Join(rpc.Order(), ", "), markdownTable(methods), markdownTable(pages), markdownTable(fields))
+	_, err := fmt.Fprintf(w, markdownPage, strings.Join(rpc.Order(), ", "), markdownTable(methods), markdownTable(p.scopes()), markdownTable(pages), markdownTable(fields))
 	return err
 }
 
@@ -328,6 +346,11 @@ An API key or an OAuth client's token must hold one of the scopes; without any, 
 Under overload, the gateway refuses sheddable calls first.
 Tries is the maximum number of attempts of a call to a service.
 The cache returns a private response only to the caller for whom it was made. A write invalidates the cache entries that have one of its tags. In a tag, ` + "`{caller}`" + ` is the caller's ID, and any other name is a field of the request.
+
+%s
+## Scopes
+
+An API key may hold any of these scopes. It never allows more than its owner may do: a key with ` + "`users:read`" + ` lists users only while its owner has the role that lists them.
 
 %s
 ## Pages

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/bff/accountfeed"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/policy"
@@ -82,6 +83,12 @@ func (r *rates) limitAddress(ctx context.Context) error {
 	return err
 }
 
+// The headers' names as net/http sends them: any other case is converted for each call.
+const (
+	rateLimitHeader       = "Ratelimit"
+	rateLimitPolicyHeader = "Ratelimit-Policy"
+)
+
 // limitRate refuses calls over the rate of the method's policy, and sends the remaining
 // quota in a header (draft-ietf-httpapi-ratelimit-headers-10). It is an
 // [rpc.Interceptor].
@@ -92,7 +99,7 @@ func (r *rates) limitRate(plan *policy.Method) (connect.ServerInterceptor, error
 	rate := limit.Rate{Interval: max(plan.Rate.Period/time.Duration(plan.Rate.Count), 1), Burst: plan.Rate.Burst}
 	name := string(plan.Descriptor.Name())
 	// The quota is the burst; the window is the time in which it is fully restored.
-	policy := fmt.Sprintf("%q;q=%d;w=%d", name, rate.Burst, seconds(rate.Interval*time.Duration(rate.Burst)))
+	policy := []string{fmt.Sprintf("%q;q=%d;w=%d", name, rate.Burst, seconds(rate.Interval*time.Duration(rate.Burst)))}
 	refusals := refusalLabels(plan, "rate")
 	rateRefusals.Add(context.Background(), 0, refusals) // export 0 before the first refusal
 	return func(next connect.ServerFunc) connect.ServerFunc {
@@ -105,19 +112,19 @@ func (r *rates) limitRate(plan *policy.Method) (connect.ServerInterceptor, error
 			key := limit.Key{Rule: plan.Procedure, Caller: who}
 			verdict := r.callers.Take(ctx, key, rate)
 			header := info.ResponseHeader()
-			header.Set("RateLimit-Policy", policy)
+			header.SetValues(rateLimitPolicyHeader, policy)
 			if verdict.Wait > 0 {
-				header.Set("RateLimit", rateLeft(name, 0, verdict.Wait))
+				header.Set(rateLimitHeader, rateLeft(name, 0, verdict.Wait))
 				rateRefusals.Add(ctx, 1, refusals)
 				return fault.WithRetry(errRateLimited, verdict.Wait)
 			}
-			header.Set("RateLimit", rateLeft(name, verdict.Left, verdict.Full))
+			header.Set(rateLimitHeader, rateLeft(name, verdict.Left, verdict.Full))
 			err := next(ctx, spec, stream)
 			// Give the token back when the server cannot serve the call: a client that
 			// retries, as the error says, must not use up its rate.
 			if err != nil && rpc.CodeOf(ctx, err) == connect.CodeUnavailable {
 				r.callers.GiveBack(ctx, key, rate)
-				header.Set("RateLimit", rateLeft(name, verdict.Left+1, max(verdict.Full-rate.Interval, 0)))
+				header.Set(rateLimitHeader, rateLeft(name, verdict.Left+1, max(verdict.Full-rate.Interval, 0)))
 			}
 			return err
 		}
@@ -127,12 +134,15 @@ func (r *rates) limitRate(plan *policy.Method) (connect.ServerInterceptor, error
 var errRateLimited = fault.New(connect.CodeResourceExhausted, "RATE_LIMITED",
 	"You have called this method too often. Wait as long as Retry-After says, then call it less often.")
 
-// callerOf returns the caller whose rate limit applies to the call: the principal or, without
-// one, the network of the IP address. It returns "" if there is neither; such a call is not
-// limited.
+// callerOf returns the caller whose rate limit applies to the call: the principal, the
+// upstream or, without one, the network of the IP address. It returns "" if there is
+// neither; such a call is not limited.
 func (r *rates) callerOf(ctx context.Context, info *connect.CallInfo) string {
 	if who := caller(ctx); who != nil {
 		return who.UserID
+	}
+	if reader := accountfeed.Reader(ctx); reader != "" {
+		return "upstream:" + reader
 	}
 	address, err := netip.ParseAddr(r.proxies.addressOfCall(info))
 	if err != nil {

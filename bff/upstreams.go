@@ -42,7 +42,7 @@ func (s *Service) joinUpstreams(config Config) (err error) {
 
 func newAccountFeed(s *Service, config Config) (*accountfeed.Feed, error) {
 	return accountfeed.New(accountfeed.Config{
-		Set: config.Upstreams, Feed: s.gateway.directory.accountFeed, Limit: s.rates.limitAddress, ClientIP: s.proxies.addressOf,
+		Set: config.Upstreams, Feed: s.gateway.directory.accountFeed, Limit: s.rates.limitAddress, Rate: s.rates.limitRate, ClientIP: s.proxies.addressOf,
 		PublicError: fromBackend, Logger: config.Logger, Telemetry: config.Telemetry,
 	})
 }

@@ -3,6 +3,7 @@ package bff
 import (
 	"context"
 
+	"gatehouse/bff/apikeys"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -13,7 +14,10 @@ import (
 )
 
 // userService implements bffv1.UserServiceHandler: user management by administrators.
-type userService struct{ *directory }
+type userService struct {
+	*directory
+	*apikeys.User
+}
 
 // CreateUser implements bffv1.UserServiceHandler.
 func (s *userService) CreateUser(ctx context.Context, req *bffv1.CreateUserRequest) (*bffv1.CreateUserResponse, error) {

@@ -125,7 +125,7 @@ func TestEveryDependencyIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	direct := regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
-	for _, file := range []string{"go.mod", "tools/go.mod", "clients/go/go.mod"} {
+	for _, file := range []string{"go.mod", "tools/go.mod", "tools/kubernetes/go.mod", "clients/go/go.mod"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

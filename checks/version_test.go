@@ -41,6 +41,8 @@ func TestThereIsOneVersion(t *testing.T) {
 		"clients/typescript/package-lock.json, own": lock.Packages[""].Version,
 		"examples/typescript/package-lock.json":     read("examples/typescript/package-lock.json").Packages["node_modules/@gatehouse/client"].Version,
 		"clients/go/version.go":                     first("clients/go/version.go", `(?m)^const Version = "(.+)"$`),
+		"deploy/helm/gatehouse/Chart.yaml":          first("deploy/helm/gatehouse/Chart.yaml", `(?m)^version: (.+)$`),
+		"deploy/helm/gatehouse/Chart.yaml, app":     first("deploy/helm/gatehouse/Chart.yaml", `(?m)^appVersion: (.+)$`),
 		"CHANGELOG.md":                              first("CHANGELOG.md", `(?m)^## \[(.+?)\]`),
 	} {
 		if version != release.Version {

@@ -26,7 +26,7 @@ if [ -e .env ]; then
 	for name in $(required | grep -e '_DATABASE_PASSWORD$' -e '^PGADMIN_PASSWORD$'); do
 		grep -q "^$name=" .env || { secret "$name"; made="$made $name"; }
 	done
-	for name in SMTP_URL GATEHOUSE_MAIL_FROM GATEHOUSE_SECOND_FACTOR_ROLES; do
+	for name in SMTP_URL GATEHOUSE_MAIL_FROM GATEHOUSE_SECOND_FACTOR_ROLES GATEHOUSE_SIGNUP_DOMAINS; do
 		grep -q "^$name=" .env || { lines="$lines$name=
 "; made="$made $name"; }
 	done
@@ -45,6 +45,8 @@ else
 GATEHOUSE_MAIL_FROM=
 # Roles, such as admin, that a session without a second factor does not get.
 GATEHOUSE_SECOND_FACTOR_ROLES=
+# Domains of the emails that people may register with, such as example.com. All if empty.
+GATEHOUSE_SIGNUP_DOMAINS=
 "
 	umask 077
 	printf '%s' "$lines" >.env

@@ -27,6 +27,8 @@ var recentRequests = map[protoreflect.Name]string{
 	"ForcePasswordReset": `{"userId":"%s"}`,
 	"DeleteUser":         `{"userId":"%s"}`,
 
+	"CreateKey": `{"name":"backdoor","scopes":["me:read"]}`,
+
 	"BeginPasskeyRegistration":  `{}`,
 	"FinishPasskeyRegistration": `{"registrationToken":"ghc_AAAA","response":{}}`,
 	"DeletePasskey":             `{"passkeyId":"00000000-0000-7000-8000-000000000000"}`,

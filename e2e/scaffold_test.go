@@ -58,7 +58,8 @@ func TestAServiceIsRemovedOnlyUnedited(t *testing.T) {
 	s := newScaffold(t)
 	for _, args := range [][]string{
 		{"add", "..", "users"}, {"add", "..", "Orders"}, {"add", "..", "type"}, {"add", "..", "fish"}, {"add", "..", "orders", "singular=user"},
-		{"add", "..", "orders", "person=maybe"}, {"add", "..", "orders", "person=no", "part=yes"}, {"remove", "..", "orders"}, {"remove", "..", "users"},
+		{"add", "..", "orders", "person=maybe"}, {"add", "..", "orders", "person=no", "part=yes"},
+		{"add", "..", "orders", "database=no", "person=yes"}, {"add", "..", "factors"}, {"add", "..", "transport", "singular=lorry"}, {"remove", "..", "orders"}, {"remove", "..", "users"},
 	} {
 		if said, err := s.service(args...); err == nil {
 			t.Errorf("%s is not refused: %s", strings.Join(args, " "), said)
@@ -72,7 +73,14 @@ func TestAServiceIsRemovedOnlyUnedited(t *testing.T) {
 	}
 	before := s.changes(t)
 	for name, edit := range map[string]func(path string) error{
-		"orders/read.go":  func(path string) error { return os.WriteFile(path, []byte("package orders\n"), 0o644) },
+		"orders/read.go": func(path string) error { return os.WriteFile(path, []byte("package orders\n"), 0o644) },
+		"clients/typescript/src/services.ts": func(path string) error {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(path, []byte(strings.Replace(string(text), "  orders: OrderService", "  sales: OrderService", 1)), 0o644)
+		},
 		"orders/extra.go": func(path string) error { return os.WriteFile(path, []byte("package orders\n"), 0o644) },
 		"proto/bff/v1/account_service.proto": func(path string) error {
 			text, err := os.ReadFile(path)
@@ -130,8 +138,8 @@ func (s scaffold) refusesAFieldThatNobodyFills(t *testing.T) {
 	}
 }
 
-// Services of both kinds compile, pass their tests, run in one process and apart, and
-// leave nothing behind.
+// Services of each kind compile, pass their tests, run in one process and apart, answer
+// the same on every surface, and leave nothing behind.
 func TestAServiceOfItsOwnRunsBeforeItIsEdited(t *testing.T) {
 	s := newScaffold(t)
 	_, said, _ := strings.Cut(s.must(t, "make", "service", "NAME=orders", "PART=yes"), "\norders runs in")
@@ -140,14 +148,26 @@ func TestAServiceOfItsOwnRunsBeforeItIsEdited(t *testing.T) {
 	if err != nil || said == "" || !strings.Contains(string(page), strings.TrimSpace(said)) {
 		t.Errorf("docs/how-to/add-a-service.md does not show what make service says (%v):%s", err, said)
 	}
+	// make service generates for both.
+	if said, err := s.service("add", "..", "rates", "database=no"); err != nil {
+		t.Fatalf("add rates: %v\n%s", err, said)
+	}
 	s.must(t, "make", "service", "NAME=parts", "PERSON=no", "FEED=no")
-	s.must(t, "go", "vet", "./orders", "./parts", "./bff", "./app", "./e2e", ".")
-	s.must(t, "go", "test", "./orders", "./parts", "./app", "./app/reference", "./checks")
-	s.must(t, "go", "test", "./e2e", "-run", "TestOrdersFromSignUpToErasure|TestOrdersArePartOfGetMe")
+	if said, err := s.service("sums", "..", "rates"); err != nil {
+		t.Fatalf("sums of rates: %v\n%s", err, said)
+	}
+	s.must(t, "go", "vet", "./orders", "./parts", "./rates", "./bff", "./app", "./e2e", ".")
+	s.must(t, "go", "test", "./orders", "./parts", "./rates", "./app", "./app/reference", "./checks")
+	s.must(t, "go", "test", "./e2e", "-run", "TestOrdersFromSignUpToErasure|TestOrdersArePartOfGetMe|TestRatesWithoutADatabase")
+	s.must(t, "go", "test", "./e2e/contract", "-run", "^TestParity$", "-surfaces", "connect json,rest")
 	// The gateway's own tests do not know of the part.
-	s.must(t, "go", "test", "./bff", "-run", "GetMe|Part|Cache|Policy|REST|Composition")
+	s.must(t, "go", "test", "./bff", "-run", "GetMe|Part|Cache|Policy|REST|Composition|OpenAPI")
 	s.refusesAFieldThatNobodyFills(t)
-	s.must(t, "make", "remove-service", "NAME=orders")
+	for _, name := range []string{"orders", "rates"} {
+		if said, err := s.service("remove", "..", name); err != nil {
+			t.Fatalf("remove %s: %v\n%s", name, err, said)
+		}
+	}
 	s.must(t, "make", "remove-service", "NAME=parts")
 	if changed := s.changes(t); changed != "" {
 		t.Errorf("it has left %s", changed)

@@ -12,6 +12,7 @@ scripts/generate.sh --check
 step "go.mod is tidy"
 go mod tidy -diff
 (cd tools && go mod tidy -diff)
+(cd tools/kubernetes && go mod tidy -diff)
 (cd clients/go && go mod tidy -diff)
 
 step "lint"

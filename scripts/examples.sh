@@ -1,19 +1,16 @@
 #!/usr/bin/env bash
 # Builds the examples, calls each directly with identity tokens that a test signs, and
-# then calls all of them through a running gateway. Needs Node, npm, a JDK, and Debian's
-# python3-grpcio, python3-protobuf, python3-jwt and python3-cryptography.
+# then calls all of them through a running gateway, whose account events they follow.
+# Needs Node, npm, openssl, a JDK, and Debian's python3-grpcio, python3-protobuf,
+# python3-jwt and python3-cryptography.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/system.sh
 
 buf() { go tool -modfile=tools/go.mod buf "$@"; }
 
-export npm_config_loglevel=error
-[ -d clients/typescript/dist/server ] || {
-	npm --prefix clients/typescript ci
-	npm --prefix clients/typescript run build
-}
-npm --prefix examples/typescript ci
+rm -rf examples/typescript/node_modules # what package-lock.json lists, and nothing else
+scripts/examples-build.sh
 
 # The committed generated code is current.
 buf generate -o "$work/gen" --template examples/go/buf.gen.yaml
@@ -25,8 +22,7 @@ for pair in typescript/shop go/stock python/quotes; do
 	cmp "$work/descriptors.binpb" "examples/$pair.binpb"
 done
 
-npm --prefix examples/typescript run build
-(cd examples/go && go mod tidy -diff && go vet ./... && go build -o stock .)
+(cd examples/go && go mod tidy -diff && go vet ./...)
 (cd examples/check && go mod tidy -diff && go vet ./... && go test -count=1 ./...)
 
 # Behind a gateway, as their READMEs say, but with one file for all of them and on free
@@ -36,10 +32,14 @@ gateway=$(free_port) shop=$(free_port) stock=$(free_port) quotes=$(free_port)
 {
 	echo 'upstreams:'
 	for folder in typescript go python; do
-		sed -e '/^#/d' -e '/^upstreams:/d' -e "s|descriptors: |&$PWD/examples/$folder/|" \
+		sed -e '/^#/d' -e '/^upstreams:/d' -e "s|descriptors: |&$PWD/examples/$folder/|" -e "s|credential_file: |&$work/|" \
 			-e "s/:9101/:$shop/" -e "s/:9102/:$stock/" -e "s/:9103/:$quotes/" "examples/$folder/upstreams.yaml"
 	done
 } >"$work/upstreams.yaml"
+for name in shop quotes; do
+	openssl rand -hex 32 >"$work/$name.secret"
+done
+export SHOP_FILE=$work/orders.json SHOP_SECRET_FILE=$work/shop.secret QUOTES_FILE=$work/quotes.json QUOTES_SECRET_FILE=$work/quotes.secret
 examples=()
 stop_examples() {
 	[ ${#examples[@]} = 0 ] || kill "${examples[@]}" 2>/dev/null || true
@@ -94,5 +94,21 @@ want unauthenticated 'quotes, added by nobody' "$(call quotes.v1.QuoteService/Ad
 want 1 'quotes, added by Ada' "$(call quotes.v1.QuoteService/AddQuote "$token" '{"text":"Plainly."}' | field number)"
 want "$id" 'quotes, whose it is' "$(call quotes.v1.QuoteService/GetQuote '' '{"number":1}' | field quote.addedBy)"
 want unimplemented 'quotes, a method that is not published' "$(call quotes.v1.QuoteService/DropQuotes "$admin" '{}' | field code)"
+
+# What they store about Ada is exported with her, and erased with her account.
+want 'paper tape' 'shop, in the export of Ada' "$(call bff.v1.AccountService/ExportMe "$token" '{}' | field 'services.shop.orders[0].thing')"
+grep -q "$id" "$SHOP_FILE" && grep -q "$id" "$QUOTES_FILE" || { echo "the examples do not store who Ada is" >&2; exit 1; }
+call bff.v1.AccountService/DeleteMe "$token" '{}' >/dev/null
+# confirmed prints which services have confirmed the deletion.
+confirmed() {
+	call bff.v1.UserService/GetErasure "$admin" "{\"userId\":\"$id\"}" | field 'services.filter(s => s.confirmed).map(s => s.service).sort().join(" ")'
+}
+for _ in $(seq 300); do
+	[ "$(confirmed)" != 'quotes shop users' ] || break
+	sleep 0.2
+done
+want 'quotes shop users' 'the deletion of Ada, confirmed' "$(confirmed)"
+want 'null' 'quotes, whose it was' "$(call quotes.v1.QuoteService/GetQuote '' '{"number":1}' | field 'quote.addedBy ?? null')"
+want '{}' 'shop, orders of nobody' "$(call shop.v1.ShopService/ListOrders "$admin" "{\"userId\":\"$id\"}")"
 stop_system
 echo "examples: 3 called directly and through the gateway"

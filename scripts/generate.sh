@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Writes every generated file, or with --check compares what it would write with
-# the tree and names the files that are stale. It has three steps:
+# the tree and names the files that are stale. It has four steps:
 #
 #   from proto/ and the source   gen/ (Go code and reasons.json), the Go client's gen, the
 #                                TypeScript client's src/gen and reasons.ts
+#   from web/pages/src           web/pages/dist, the built pages, by web/pages/build.mjs
 #   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate;
 #                                and the descriptors that its tests describe
 #   from the compiled program    docs/reference, bff/testdata/methods.txt, atlas.hcl and the services of
 #                                compose.yaml and compose.observability.yaml, by app/reference
+#   from all of these            the Helm chart's services, copies, schema and page, and deploy/kubernetes,
+#                                by tools/kubernetes/generate
 #
 # Each step writes into .generate/ and moves its files into the tree when all are
 # complete, so that a run that fails leaves the tree as it was.
@@ -71,6 +74,17 @@ fi
 finish "${outputs[@]}"
 fail_if_stale
 
+# The pages are built with npm packages, from the TypeScript client among others.
+pages=web/pages
+if [ ! -d "$pages/node_modules" ] && command -v npm >/dev/null; then
+	npm --prefix "$pages" ci --no-audit --no-fund --loglevel=error || ! $check
+fi
+if [ -d "$pages/node_modules" ] && [ -d "$client/node_modules" ]; then
+	if $check; then node "$pages/build.mjs" --check || exit 1; else node "$pages/build.mjs"; fi
+else
+	echo "$pages/dist is skipped: it needs npm, and $pages/node_modules" >&2
+fi
+
 mkdir -p .generate/web .generate/internal/openapi/testdata
 buf build proto -o .generate/public.binpb
 buf build internal/openapi/testdata --config internal/openapi/testdata/buf.yaml --as-file-descriptor-set --exclude-imports \
@@ -80,5 +94,12 @@ finish web/openapi.json web/postman.json internal/openapi/testdata/shop.binpb
 fail_if_stale
 
 go run ./app/reference .generate
-finish $(cd .generate && find bff docs atlas.hcl compose.yaml compose.observability.yaml -type f)
+finish $(cd .generate && find bff deploy docs atlas.hcl compose.yaml compose.observability.yaml -type f)
 fail_if_stale
+
+# The manifests are rendered from the chart in the tree, so its own files come first.
+for step in chart manifests; do
+	go run -C tools/kubernetes ./generate $step ../.. ../../.generate
+	finish $(cd .generate && find deploy docs -type f)
+	fail_if_stale
+done

@@ -28,7 +28,7 @@ type Handler struct {
 func NewHandler(config Config) *Handler {
 	h := &Handler{}
 	data := map[string]any{"URL": strings.TrimSuffix(config.PublicURL, "/")}
-	h.handle("GET /{$}", page("index.html", data, pagePolicy))
+	h.handle("GET /developers", page("index.html", data, pagePolicy))
 	h.handle("GET /docs", page("docs.html", nil, docsPolicy))
 	h.handle("GET /redoc", page("redoc.html", nil, redocPolicy))
 	h.handle("GET "+assetsRoot, embeddedAssets().handler(config.AcceptsGzip))
@@ -37,14 +37,6 @@ func NewHandler(config Config) *Handler {
 	}
 	h.handle("GET /openapi.json", document(config.OpenAPI, config))
 	h.handle("GET /postman.json", document(config.Postman, config))
-	for _, link := range linkPages {
-		h.handle("GET "+link.Path, private(page("link.html", link, linkPolicy)))
-	}
-	for _, name := range []string{"link.js", "link.css"} {
-		h.handle("GET /link/"+name, private(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			http.ServeFileFS(w, r, files, name)
-		})))
-	}
 	return h
 }
 

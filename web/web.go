@@ -35,6 +35,14 @@ var postman []byte
 //go:embed *.html
 var pages embed.FS
 
+// built is what web/pages/build.mjs builds: the pages for people, which bff/pages serves.
+//
+//go:embed pages/dist
+var built embed.FS
+
+// Pages returns the files of the pages for people, below "pages/dist".
+func Pages() embed.FS { return built }
+
 // OpenAPI returns the OpenAPI document of the public API, in which a placeholder
 // stands for the public URL.
 func OpenAPI() []byte { return openAPI }

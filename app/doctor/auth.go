@@ -70,6 +70,9 @@ func (r *Report) SecondFactors(ctx context.Context, conn *pgx.Conn, secrets [][]
 	if state.Devices > 0 {
 		r.OK("remembered devices", "%d skip the second factor; after a restore from a backup, clear the table auth.remembered_devices", state.Devices)
 	}
+	if state.Keys > 0 {
+		r.OK("API keys", "%d work; after a restore from a backup, revoke those again that were revoked since the backup", state.Keys)
+	}
 }
 
 // SigningKeyAge examines whether signing keys are rotated in time.

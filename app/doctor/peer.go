@@ -71,7 +71,7 @@ func (r *Report) probe(ctx context.Context, peer Peer) {
 	case fault.Reason(err) == fault.ReasonInternalToken:
 		r.Problem("GATEHOUSE_INTERNAL_KEY", callee+" has another key and refuses the call", "set the same key for all roles")
 	case connect.CodeOf(err) == connect.CodeUnimplemented:
-		r.Problem(peer.Setting, fmt.Sprintf("the server at %s is not %s of this version", peer.URL, callee), "correct the address")
+		r.Problem(peer.Setting, fmt.Sprintf("the server at %s is not %s of this version", peer.URL, callee), "correct the address, or replace the older process")
 	case err != nil && fault.Reason(err) == "" && connect.CodeOf(err) != connect.CodeNotFound:
 		r.Problem(peer.Setting, fmt.Sprintf("%s can't be called: %s", callee, connect.CodeOf(err)), "see its log")
 	}

@@ -1,9 +1,9 @@
 // Command reference writes the files that are derived from the list of services
-// (atlas.hcl, and the services of compose.yaml and compose.observability.yaml), and the
-// pages of docs/reference that are derived from the program: methods and errors from its
-// OpenAPI document, settings and commands from its command line, the policy and the
-// internal methods from its protos, and audit events from auth's source. make gen runs
-// it, from the root:
+// (atlas.hcl, the services of compose.yaml and compose.observability.yaml, and those of
+// the Helm chart), and the pages of docs/reference that are derived from the program:
+// methods and errors from its OpenAPI document, settings and commands from its command
+// line, the policy and the internal methods from its protos, and audit events from auth's
+// source. make gen runs it, from the root:
 //
 //	reference FOLDER
 package main
@@ -83,17 +83,22 @@ func pages() (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compose.observability.yaml: %w", err)
 	}
+	chart, err := helmServices(cli.Model)
+	if err != nil {
+		return nil, fmt.Errorf("describe the services for the Helm chart: %w", err)
+	}
 	return map[string]string{
-		"atlas.hcl":                  app.AtlasHCL(),
-		"compose.yaml":               composed,
-		"compose.observability.yaml": composedObserved,
-		"bff/testdata/methods.txt":   policyText.String(),
-		"docs/reference/audit.md":    audit,
-		"docs/reference/commands.md": commandsPage(cli.Model),
-		"docs/reference/errors.md":   errorsPage(api),
-		"docs/reference/internal.md": internal,
-		"docs/reference/methods.md":  methodsPage(api),
-		"docs/reference/policy.md":   policyPage.String(),
-		"docs/reference/settings.md": settingsPage(cli.Model),
+		"atlas.hcl":                                 app.AtlasHCL(),
+		"compose.yaml":                              composed,
+		"compose.observability.yaml":                composedObserved,
+		"bff/testdata/methods.txt":                  policyText.String(),
+		"docs/reference/audit.md":                   audit,
+		"docs/reference/commands.md":                commandsPage(cli.Model),
+		"docs/reference/errors.md":                  errorsPage(api),
+		"docs/reference/internal.md":                internal,
+		"docs/reference/methods.md":                 methodsPage(api),
+		"docs/reference/policy.md":                  policyPage.String(),
+		"docs/reference/settings.md":                settingsPage(cli.Model),
+		"deploy/helm/gatehouse/files/services.yaml": chart,
 	}, nil
 }

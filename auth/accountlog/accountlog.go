@@ -109,14 +109,26 @@ func (l *Log) change() <-chan struct{} {
 // poll is how often a waiting reader looks for the changes of other copies.
 const poll = 250 * time.Millisecond
 
-// Ordered, it is served by the index though Postgres expects a third of all rows; an
-// EXISTS would lose the order.
+// A row is unseen if its transaction was running when the snapshot was taken, or began later.
+// The two kinds are looked up apart, each by the index, so that a long transaction does not
+// make a reader pass all rows that were written since it began. Ordered, the second is served
+// by the index though Postgres expects a third of all rows; an EXISTS would lose the order.
 const existsChange = `
 	SELECT coalesce((
+		SELECT true FROM ` + running + ofRunning + `
+		WHERE deleted OR NOT @deletions_only::boolean
+		LIMIT 1), (
 		SELECT true FROM auth.account_log
-		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
-			AND (deleted OR NOT @deletions_only::boolean)
+		WHERE xid >= pg_snapshot_xmax(@seen::text::pg_snapshot) AND (deleted OR NOT @deletions_only::boolean)
 		ORDER BY xid LIMIT 1), false)`
+
+// running are the transactions that ran when the snapshot was taken, and ofRunning the rows of
+// each. The pair of comparisons is an equality for which Postgres uses the index even if one
+// transaction wrote most of the table; OFFSET keeps it apart.
+const (
+	running   = `unnest(ARRAY(SELECT pg_snapshot_xip(@seen::text::pg_snapshot))) AS running (since)`
+	ofRunning = ` CROSS JOIN LATERAL (SELECT * FROM auth.account_log WHERE xid >= since AND xid <= since OFFSET 0) AS l`
+)
 
 // Wait returns when there is a change after the position, or the time has passed.
 func (l *Log) Wait(ctx context.Context, p Position, reader Reader, limit time.Duration) error {
@@ -171,16 +183,24 @@ const (
 		l.account_id::text, l.xid::text, l.version, l.deleted OR a.id IS NULL, a.status, a.email, a.create_time,
 		CASE WHEN @profiles THEN coalesce(l.profile, o.profile) END`
 	eventTables = `
-		FROM auth.account_log l
+		FROM auth.account_log l` + eventJoins
+	eventJoins = `
 		LEFT JOIN auth.accounts a ON a.id = l.account_id
 		LEFT JOIN auth.account_outbox o ON o.account_id = l.account_id`
-	selectEvents = `
-		SELECT ` + eventColumns + eventTables + `
-		WHERE (l.xid, l.account_id) > (@after_xid::text::xid8, @after_id::uuid)
-			AND NOT pg_visible_in_snapshot(l.xid, @seen::text::pg_snapshot) AND pg_visible_in_snapshot(l.xid, @target::text::pg_snapshot)`
-	orderEvents     = ` ORDER BY l.xid, l.account_id LIMIT @most`
-	selectChanges   = selectEvents + orderEvents
-	selectDeletions = selectEvents + ` AND l.deleted` + orderEvents
+	beginChanges = `
+		WITH unseen AS (
+			(SELECT l.* FROM ` + running + ofRunning + ` WHERE true` + inRead
+	nextChanges = inOrder + `)
+			UNION ALL
+			(SELECT * FROM auth.account_log WHERE xid >= pg_snapshot_xmax(@seen::text::pg_snapshot)` + inRead
+	endChanges = inOrder + `))
+		SELECT ` + eventColumns + ` FROM unseen l` + eventJoins + `
+		ORDER BY l.xid, l.account_id LIMIT @most`
+	inRead = ` AND (xid, account_id) > (@after_xid::text::xid8, @after_id::uuid)
+				AND pg_visible_in_snapshot(xid, @target::text::pg_snapshot)`
+	inOrder         = ` ORDER BY xid, account_id LIMIT @most`
+	selectChanges   = beginChanges + nextChanges + endChanges
+	selectDeletions = beginChanges + ` AND deleted` + nextChanges + ` AND deleted` + endChanges
 )
 
 // Read returns the changes after a position.

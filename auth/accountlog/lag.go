@@ -29,9 +29,13 @@ const selectLags = `
 	)
 	SELECT r.service, coalesce((
 		SELECT extract(epoch FROM now() - min(unread.change_time)) FROM (
-			SELECT l.change_time FROM auth.account_log l
-			WHERE l.xid >= pg_snapshot_xmin(r.seen) AND NOT pg_visible_in_snapshot(l.xid, r.seen) AND (l.deleted OR NOT r.deletions_only)
-			ORDER BY l.xid, l.account_id LIMIT 1000) AS unread), 0)::float8
+			(SELECT l.change_time FROM pg_snapshot_xip(r.seen) AS since` + ofRunning + `
+			WHERE l.deleted OR NOT r.deletions_only
+			ORDER BY l.xid, l.account_id LIMIT 1000)
+			UNION ALL
+			(SELECT l.change_time FROM auth.account_log l
+			WHERE l.xid >= pg_snapshot_xmax(r.seen) AND (l.deleted OR NOT r.deletions_only)
+			ORDER BY l.xid, l.account_id LIMIT 1000)) AS unread), 0)::float8
 	FROM readers r ORDER BY r.service`
 
 // Lags returns the lag of each expected reader, and of any other that has read.

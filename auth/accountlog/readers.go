@@ -78,10 +78,10 @@ const (
 			OR EXISTS (
 				SELECT FROM auth.account_readers r
 				WHERE r.service = @service AND r.report_time < now() - @push_after::interval AND r.lease_time < now()
-					AND (
+					AND coalesce((
+						SELECT true FROM pg_snapshot_xip(r.seen::pg_snapshot) AS since` + ofRunning + ` LIMIT 1), (
 						SELECT true FROM auth.account_log l
-						WHERE l.xid >= pg_snapshot_xmin(r.seen::pg_snapshot) AND NOT pg_visible_in_snapshot(l.xid, r.seen::pg_snapshot)
-						ORDER BY l.xid LIMIT 1))`
+						WHERE l.xid >= pg_snapshot_xmax(r.seen::pg_snapshot) ORDER BY l.xid LIMIT 1)))`
 	leasePush = `
 		INSERT INTO auth.account_readers (service, report_time, lease_time)
 		VALUES (@service, '-infinity', now() + @lease::interval)

@@ -25,8 +25,6 @@ var (
 	ErrEmailTaken        = fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
 	ErrExists            = fault.New(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
 	ErrLastAdministrator = fault.New(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "This is the last active administrator. Make another one first.")
-	// ErrRegistrationClosed refuses people who have no account.
-	ErrRegistrationClosed = fault.New(connect.CodePermissionDenied, "REGISTRATION_CLOSED", "Registration is closed. Ask an administrator for an account.")
 	// ErrLastSignIn refuses the removal of the only way to sign in.
 	ErrLastSignIn = fault.New(connect.CodeFailedPrecondition, "LAST_SIGN_IN_METHOD", "The account could not sign in after this. Add another passkey or provider first, or set a password (RequestPasswordReset).")
 	ErrDisabled   = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")

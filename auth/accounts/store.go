@@ -29,6 +29,8 @@ type Store struct {
 	Events      *accountlog.Log
 	Mails       *outbox.Outbox
 	Revocations *revocations.Feed
+	// SignUps decide about the accounts that people create for themselves.
+	SignUps SignUps
 }
 
 // Change locks an account, calls apply to change it, raises its version and writes
@@ -120,14 +122,20 @@ type New struct {
 	ID, Email, Hash string
 	Roles           []string
 	Profile         *authv1.ProfileSeed
-	SignIn          bool
+	SignIn          bool // its owner creates it
 	Verified        bool // the owner has proven the email
 	Origin          *authv1.Origin
 }
 
 // Write writes the account, its initial profile and its audit row. Errors:
-// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
+// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, and those of SignUps.Check for an account
+// that signs in.
 func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Account, error) {
+	if account.SignIn {
+		if err := s.SignUps.Check(account.Email); err != nil {
+			return nil, err
+		}
+	}
 	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
 		"id": account.ID, "email": strings.TrimSpace(account.Email), "email_verified": account.Verified, "password_hash": account.Hash,
 		"roles": SortedRoles(account.Roles), "signed_in": account.SignIn,

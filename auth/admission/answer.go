@@ -30,6 +30,9 @@ type Verifier struct {
 	// nobody in particular; nil for a kind that cannot be the first proof. It locks
 	// nothing.
 	Identify func(ctx context.Context, db database.Querier, a Attempt) (account string, err error)
+	// Subject returns what refusals are aggregated by in the audit, for a proof that may
+	// be of no account; nil for the account or the network.
+	Subject func(a Attempt) (string, error)
 	// Limit counts an attempt before it is checked, and refuses one too many. It
 	// returns what to call with the result. nil for no limit.
 	Limit func(ctx context.Context, a Attempt) (Settle, error)
@@ -41,6 +44,26 @@ type Verifier struct {
 	// wrong answer, which is counted; what Verify wrote is then kept. Any other error
 	// undoes it.
 	Verify func(ctx context.Context, tx pgx.Tx, a Attempt) (Proof, error)
+	// Purpose is that of the challenges by which such a proof signs in, if they take no
+	// other; "" for those of any proof.
+	Purpose challenge.Purpose
+	// Lock locks the account of a challenge of nobody in particular, and returns it; nil
+	// if there is none yet. Without Lock it is the account that Identify returned.
+	Lock func(ctx context.Context, tx pgx.Tx, a Attempt) (*authv1.Account, error)
+	// Accept follows Verify if Lock was called. It returns the account of the proof,
+	// which it may create, and refuses a disabled one: only now has the caller proven
+	// that it is theirs.
+	Accept func(ctx context.Context, tx pgx.Tx, a Attempt, account *authv1.Account) (Accepted, error)
+}
+
+// Accepted is what a right proof leads to.
+type Accepted struct {
+	Account *authv1.Account
+	// Device is the account's device whose token was sent when the challenge was made;
+	// "" for none.
+	Device string
+	// Committed is called once the transaction is committed; nil for nothing to do.
+	Committed func(ctx context.Context)
 }
 
 // Attempt is a proof to check.
@@ -122,17 +145,17 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 	}
 	seen, err := d.read(ctx, &a, verifier)
 	if err != nil {
-		countExpired(ctx, verifier.Kind, err)
+		countLate(ctx, verifier.Kind, err)
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
 	}
 	if made, ok := seen.Repeated(); ok {
 		return made, nil
 	}
-	settle, result := func(context.Context, Result) error { return nil }, Unchecked
-	if verifier.Limit != nil {
-		if settle, err = verifier.Limit(ctx, a.attempt); err != nil {
-			return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
-		}
+	var accepted Accepted
+	result := Unchecked
+	settle, err := verifier.begin(ctx, a.attempt)
+	if err != nil {
+		return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
 	}
 	if verifier.Prepare != nil {
 		if err := verifier.Prepare(ctx, &a.attempt); err != nil {
@@ -141,16 +164,13 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 	}
 	var refusal error // whose transaction is committed, unlike an error's
 	err = d.DB.Transact(ctx, func(tx pgx.Tx) error {
-		again, refusal, result = challenge.Made{}, nil, Unchecked
-		account, c, err := d.lock(ctx, tx, a)
+		again, refusal, result, accepted = challenge.Made{}, nil, Unchecked, Accepted{}
+		account, c, err := d.lock(ctx, tx, a, verifier)
 		if err != nil {
 			return err
 		}
 		if again, ok = c.Repeated(); ok {
 			return nil
-		}
-		if a.verifier == nil && len(c.AMR) == 0 && !worths[verifier.Kind].first {
-			return challenge.ErrInvalid // it cannot be the first proof
 		}
 		a.attempt.Challenge = c
 		proof, err := verifier.Verify(ctx, tx, a.attempt)
@@ -162,6 +182,12 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 			return err
 		}
 		result = Right
+		if verifier.locks(c) {
+			if accepted, err = verifier.Accept(ctx, tx, a.attempt, account); err != nil {
+				return err
+			}
+			account, c.Device = accepted.Account, accepted.Device
+		}
 		made, err := right(tx, account, c, proof)
 		if err != nil || made.Further {
 			return err
@@ -176,12 +202,27 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 		return challenge.Made{}, failure
 	}
 	if err == nil {
+		accepted.committed(ctx)
 		err = refusal
 	}
 	if err != nil {
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
 	}
 	return again, nil
+}
+
+func (a Accepted) committed(ctx context.Context) {
+	if a.Committed != nil {
+		a.Committed(ctx)
+	}
+}
+
+// begin counts an attempt, if there is a limit.
+func (v Verifier) begin(ctx context.Context, a Attempt) (Settle, error) {
+	if v.Limit == nil {
+		return func(context.Context, Result) error { return nil }, nil
+	}
+	return v.Limit(ctx, a)
 }
 
 // read returns the challenge of an answer, and completes the answer by its account.
@@ -193,18 +234,41 @@ func (d *Desk) read(ctx context.Context, a *answer, verifier Verifier) (challeng
 		return seen, err
 	case seen.Session != a.session:
 		return seen, challenge.ErrInvalid
-	case seen.Account != "":
+	case a.verifier == nil && !mayAnswer(seen, verifier.Kind): // before the answer tells whether the code is right
+		return seen, challenge.ErrInvalid
+	case seen.Account != "" || isRepeated(seen):
 		return seen, nil
 	case verifier.Identify == nil:
 		return seen, challenge.ErrInvalid
+	}
+	if verifier.Subject != nil {
+		if a.row.Subject, err = verifier.Subject(a.attempt); err != nil {
+			return seen, err
+		}
 	}
 	account, err := verifier.Identify(ctx, d.DB, a.attempt)
 	a.attempt.Account, a.row.Account = account, account
 	return seen, err
 }
 
+// locks reports whether the verifier itself locks the account of a challenge.
+func (v Verifier) locks(c challenge.Challenge) bool { return c.Account == "" && v.Lock != nil }
+
+func isRepeated(c challenge.Challenge) bool {
+	_, ok := c.Repeated()
+	return ok
+}
+
 // lock locks the account and the challenge of an answer.
-func (d *Desk) lock(ctx context.Context, tx pgx.Tx, a answer) (*authv1.Account, challenge.Challenge, error) {
+func (d *Desk) lock(ctx context.Context, tx pgx.Tx, a answer, verifier Verifier) (*authv1.Account, challenge.Challenge, error) {
+	if verifier.locks(a.attempt.Challenge) {
+		account, err := verifier.Lock(ctx, tx, a.attempt)
+		if err != nil {
+			return nil, challenge.Challenge{}, err
+		}
+		c, err := challenge.Lock(ctx, tx, a.purpose, a.token, a.id)
+		return account, c, err
+	}
 	account, err := accounts.Lock(ctx, tx, a.attempt.Account)
 	if fault.Reason(err) == fault.Reason(accounts.ErrNotFound) {
 		err = challenge.ErrInvalid // the challenge is gone with it
@@ -248,13 +312,20 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 	}
 	row := audit.Row{Event: audit.Login, Outcome: audit.Succeeded, Origin: req.GetOrigin()}
 	var outcome Outcome
+	purpose := challenge.SignIn
+	if verifier, ok := d.verifier(req.GetProof()); ok && verifier.Purpose != "" {
+		purpose = verifier.Purpose
+	}
 	made, err := d.answer(ctx, answer{
-		purpose: challenge.SignIn, token: req.GetChallengeToken(), id: id, row: row,
+		purpose: purpose, token: req.GetChallengeToken(), id: id, row: row,
 		attempt: Attempt{Proof: req.GetProof(), Origin: req.GetOrigin(), RememberDevice: req.GetRememberDevice()},
 	}, func(tx pgx.Tx, account *authv1.Account, c challenge.Challenge, proof Proof) (challenge.Made, error) {
 		entry := Entry{Account: account.GetId(), Email: account.GetEmail(), Proof: proof, Origin: req.GetOrigin(), AcceptsChallenge: true}
+		if proof.Kind == EmailCode {
+			entry.Email = "" // the owner needs no mail about a sign-in by mail
+		}
 		entry.RememberDevice = req.GetRememberDevice() && d.RememberDevice > 0
-		if len(c.AMR) > 0 {
+		if len(c.AMR) > 0 && mayFollow(c.AMR, proof.Kind) {
 			entry.before, entry.since = c.AMR, c.CreateTime
 		}
 		entry.DeviceToken, entry.Identity = d.deviceToken(c.Device, account.GetId()), c.Identity
@@ -268,6 +339,9 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		entry.Row = &done
 		if outcome, err = d.Admit(ctx, tx, entry); err != nil {
 			return challenge.Made{}, err
+		}
+		if outcome.Challenge != nil { // for a repeated answer
+			return challenge.Made{}, d.Challenges.SetState(ctx, tx, purpose, req.GetChallengeToken(), []byte(outcome.Challenge.GetToken()))
 		}
 		if outcome.Tokens == nil {
 			return challenge.Made{}, challenge.Superseded()
@@ -287,8 +361,11 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 	if err != nil {
 		return nil, fmt.Errorf("complete a sign-in: %w", err)
 	}
-	if made.Session != "" {
+	switch {
+	case made.Session != "":
 		return d.madeAgain(ctx, made)
+	case made.Again:
+		return d.owedAgain(ctx, purpose, req.GetChallengeToken(), id)
 	}
 	if err := d.Offer(ctx, challenge.SignIn, &outcome); err != nil {
 		return nil, err
@@ -297,6 +374,32 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		return &authv1.CompleteLoginResponse{Challenge: outcome.Challenge}, nil
 	}
 	return &authv1.CompleteLoginResponse{Account: outcome.Account, Tokens: outcome.Tokens, DeviceToken: outcome.DeviceToken}, nil
+}
+
+// owedAgain repeats the answer with a further challenge that followed the same proof.
+func (d *Desk) owedAgain(ctx context.Context, purpose challenge.Purpose, token string, id challenge.Answer) (*authv1.CompleteLoginResponse, error) {
+	answered, err := challenge.Read(ctx, d.DB, purpose, token, id)
+	if err != nil {
+		return nil, err
+	}
+	further, err := d.Challenges.State(answered)
+	if err != nil {
+		return nil, err
+	}
+	return d.OwedAgain(ctx, string(further))
+}
+
+// OwedAgain offers a challenge once more. Errors: those of challenge.Read.
+func (d *Desk) OwedAgain(ctx context.Context, token string) (*authv1.CompleteLoginResponse, error) {
+	owed, err := challenge.Read(ctx, d.DB, challenge.SignIn, token, nil)
+	if err != nil {
+		return nil, err
+	}
+	outcome := Outcome{Account: &authv1.Account{Id: owed.Account}, Challenge: &authv1.Challenge{Token: token, ExpiresIn: int32(challenge.Life.Seconds())}}
+	if err := d.Offer(ctx, challenge.SignIn, &outcome); err != nil {
+		return nil, err
+	}
+	return &authv1.CompleteLoginResponse{Challenge: outcome.Challenge}, nil
 }
 
 // remember makes the device of a session that has just begun a remembered one.

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	authv1 "gatehouse/gen/auth/v1"
@@ -101,5 +102,8 @@ func firstProof(ctx context.Context, tx pgx.Tx, origin *authv1.Origin) (first ch
 	first.AMR = slices.DeleteFunc(first.AMR, func(method string) bool {
 		return slices.Contains([]string{"otp", "rec", "rba", "mfa"}, method)
 	})
+	if len(first.AMR) == 0 { // the passkey that it signed in by was removed
+		return first, accounts.ErrReauthenticate
+	}
 	return first, nil
 }

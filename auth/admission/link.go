@@ -18,6 +18,13 @@ import (
 // what the proofs are for.
 const linkMethod = "link"
 
+// mayAnswer reports whether a proof of a kind may answer a challenge. The first proof of
+// one that links an identity may be repeated: until the second is given, the answer to it
+// is the same challenge.
+func mayAnswer(c challenge.Challenge, kind Kind) bool {
+	return mayFollow(c.AMR, kind) || c.Pending != nil && mayFollow(nil, kind)
+}
+
 const owesSecondProof = `SELECT second_factor FROM auth.accounts WHERE id = @account_id`
 
 // furtherProof reports whether the first proof of a challenge that links an identity is to

@@ -3,21 +3,16 @@ package admission
 import (
 	"context"
 
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
-
 	"gatehouse/auth/challenge"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/telemetry"
 )
 
-var challenges, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.auth.challenges", metric.WithUnit("{challenge}"),
-	metric.WithDescription("Challenges for a second proof: begun, by the method that was offered first; completed, wrong or expired, by the method of the answer."))
-
 func countChallenge(ctx context.Context, state, method string) {
-	challenges.Add(ctx, 1, metric.WithAttributes(attribute.String("state", state), attribute.String("method", method)))
+	challenge.Count(ctx, state, method, 1)
 }
+
+// CountBegun counts a challenge that was made for proofs of one kind.
+func CountBegun(ctx context.Context, kind Kind) { countChallenge(ctx, "begun", string(kind)) }
 
 // firstOf returns the first method; "none" without one.
 func firstOf(methods []string) string {
@@ -37,9 +32,9 @@ func countAnswer(ctx context.Context, kind Kind, result Result) {
 	}
 }
 
-// countExpired counts an answer that came too late.
-func countExpired(ctx context.Context, kind Kind, err error) {
+// countLate counts an answer that came too late.
+func countLate(ctx context.Context, kind Kind, err error) {
 	if fault.Reason(err) == fault.Reason(challenge.ErrExpired) {
-		countChallenge(ctx, "expired", string(kind))
+		countChallenge(ctx, "late", string(kind))
 	}
 }

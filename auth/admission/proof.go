@@ -47,6 +47,13 @@ type Proof struct {
 // methods returns the methods of a proof.
 func (p Proof) methods() []string { return slices.Concat(worths[p.Kind].amr, p.AMR) }
 
+// mayFollow reports whether a proof of a kind may be given after the methods before,
+// which are empty without one.
+func mayFollow(before []string, kind Kind) bool {
+	_, _, ok := assess(before, Proof{Kind: kind})
+	return ok
+}
+
 // assess returns the level and the methods of a session whose first proof gave the
 // methods before, which are empty without one, and then this one. ok reports whether
 // the proof may take this place.

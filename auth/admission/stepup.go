@@ -23,13 +23,21 @@ import (
 
 // Challenge writes the challenge of a step-up of the calling session, which gave the
 // methods before or nothing yet, and offers it. Errors: failed_precondition
-// FACTOR_REQUIRED if the session gave nothing and the account has no passkey.
+// FACTOR_REQUIRED if the session gave nothing and the account has a second factor and no
+// passkey; without any factor, a code is mailed. resource_exhausted TOO_MANY_ATTEMPTS.
 func (d *Desk) Challenge(ctx context.Context, origin *authv1.Origin, before []string) (*authv1.Challenge, error) {
 	methods, err := d.methodsOf(ctx, origin.GetAccountId())
 	if err != nil {
 		return nil, err
 	}
-	if len(before) == 0 { // nothing but a passkey can be the first proof
+	if len(before) == 0 && len(methods) == 0 {
+		owed, err := d.EmailCode(ctx, origin)
+		if err == nil {
+			CountBegun(ctx, EmailCode)
+		}
+		return owed, err
+	}
+	if len(before) == 0 { // nothing but a passkey can be the first of two proofs
 		if methods = slices.DeleteFunc(methods, func(m string) bool { return m != string(Passkey) }); len(methods) == 0 {
 			return nil, challenge.ErrFactorRequired
 		}

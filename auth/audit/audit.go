@@ -43,8 +43,9 @@ const (
 	LinkVerify       Event = "link.verify"               // The link of a registration or an invitation is used.
 	LinkReset        Event = "link.reset"                // A password reset link is used.
 	LinkEmail        Event = "link.email"                // The link that confirms a new email is used.
-	Login            Event = "session.login"             // Somebody signs in: with a password, a passkey or another provider.
-	Challenge        Event = "session.challenge"         // Somebody gives the right password of an account that has a second factor.
+	Login            Event = "session.login"             // Somebody signs in, with a password or in another way.
+	CodeRequest      Event = "code.request"              // A code to sign in with is requested. The answer does not reveal whether the account exists.
+	Challenge        Event = "session.challenge"         // Somebody gives the right password, or a mailed code, of an account that has a second factor.
 	Reauthenticate   Event = "session.reauthenticate"    // A signed-in person confirms their password, and the second factor if they have one.
 	Logout           Event = "session.logout"            // A session is ended by its holder.
 	SessionRevoke    Event = "session.revoke"            // One or more sessions are revoked from another session, or by an administrator.
@@ -63,6 +64,10 @@ const (
 	DeviceRemember   Event = "device.remember"           // A device is remembered: the second factor is not asked there.
 	DeviceForget     Event = "device.forget"             // One or all remembered devices of an account are forgotten.
 	RefreshRecover   Event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database lost its last transactions.
+
+	APIKeyCreate Event = "apikey.create" // An API key is created by its owner.
+	APIKeyRevoke Event = "apikey.revoke" // An API key is revoked by its owner, an administrator, or somebody who found it.
+	APIKeyRefuse Event = "apikey.refuse" // A revoked or expired API key is used, or one whose owner is disabled.
 
 	PasskeyBlock        Event = "passkey.block"           // A passkey that may have been copied is used: it is blocked.
 	PasskeyBackupChange Event = "passkey.backup_change"   // A passkey becomes eligible for backup, or ceases to be.

@@ -45,6 +45,8 @@ type Purpose string
 const (
 	SignIn Purpose = "sign_in" // a session begins
 	StepUp Purpose = "step_up" // a session gets to level 2, or signs in recently
+	// EmailCode waits for a mailed code, with which a session begins.
+	EmailCode Purpose = "email_code"
 	// EnrolTOTP waits for a code of an authenticator app that is being enrolled.
 	EnrolTOTP Purpose = "enrol_totp"
 	// Federation waits for the answer of another provider.
@@ -77,6 +79,8 @@ type Made struct {
 	Generation int32
 	// Further says that the challenge goes on: another proof is owed.
 	Further bool
+	// Again says that the same answer was given before.
+	Again bool
 }
 
 // Store seals the states of challenges.
@@ -122,14 +126,19 @@ func Queue(batch *pgx.Batch, c Challenge, token, condition string, args pgx.Name
 // Issue writes a challenge with a state, and returns its token.
 func (s *Store) Issue(ctx context.Context, db database.Execer, c Challenge, state []byte) (string, error) {
 	token := NewToken()
+	return token, s.Write(ctx, db, c, token, state)
+}
+
+// Write writes a challenge with the token and a state.
+func (s *Store) Write(ctx context.Context, db database.Execer, c Challenge, token string, state []byte) error {
 	sealed, err := s.seal(tokens.HashOf(token), state)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if _, err := db.Exec(ctx, insertChallenge+"true", c.args(token, sealed)); err != nil {
-		return "", fmt.Errorf("write the challenge: %w", err)
+		return fmt.Errorf("write the challenge: %w", err)
 	}
-	return token, nil
+	return nil
 }
 
 func (c Challenge) args(token string, sealed []byte) pgx.NamedArgs {
@@ -232,6 +241,7 @@ func read(ctx context.Context, db database.Querier, statement string, purpose Pu
 	case err != nil:
 		return Challenge{}, fmt.Errorf("look up the challenge: %w", err)
 	case ended == endUsed && repeatable && answer != nil && bytes.Equal(answer, answered):
+		made.Again = true
 		found.made = made
 		return found, nil
 	case ended == endUsed:
@@ -248,9 +258,13 @@ func read(ctx context.Context, db database.Querier, statement string, purpose Pu
 	return found, nil
 }
 
-// Repeated returns the session that the same answer made before, and whether there is
-// one. It has to be at that generation still.
-func (c Challenge) Repeated() (Made, bool) { return c.made, c.made.Session != "" }
+// Repeated reports whether the same answer was given before, and returns the session
+// that it made, which has to be at that generation still. It made none if a further
+// proof is owed: then the state is the token of the challenge for that.
+func (c Challenge) Repeated() (Made, bool) { return c.made, c.made.Again }
+
+// Hash returns the hash of the challenge's token.
+func (c Challenge) Hash() tokens.Hash { return c.hash }
 
 // Used is the refusal of a challenge that was answered.
 func Used() error { return errUsed }

@@ -2,12 +2,9 @@ package factors
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,6 +13,7 @@ import (
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/devices"
+	"gatehouse/auth/emailcode"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/totp"
@@ -49,7 +47,7 @@ func (s *Service) BeginTOTPEnrolment(ctx context.Context, req *authv1.BeginTOTPE
 	}
 	var counted links.Count
 	if s.needsEmailCode(caller) {
-		state.EmailCode = newEmailCode()
+		state.EmailCode = emailcode.New()
 		if counted, err = s.Links.CountOwn(ctx, enrolmentMail, caller.account.GetId()); err != nil {
 			return nil, fmt.Errorf("begin to enrol an authenticator app: %w", s.Log.Refuse(ctx, row, err))
 		}
@@ -113,22 +111,24 @@ func (s *Service) needsEmailCode(caller owner) bool {
 	return !caller.secondFactor && s.mustHaveFactor(caller.account) && s.Mails.Enabled()
 }
 
-const (
-	emailCodeLetters = "BCDFGHJKMNPQRSTVWXYZ23456789"
-	emailCodeLength  = 8
-)
+const selectSecondFactor = `SELECT second_factor FROM auth.accounts WHERE id = @id`
 
-// newEmailCode returns a random code of 38 bits, which nobody guesses in five tries.
-func newEmailCode() string {
-	var code strings.Builder
-	for code.Len() < emailCodeLength {
-		var one [1]byte
-		_, _ = rand.Read(one[:]) // never fails
-		if int(one[0]) < 256-256%len(emailCodeLetters) {
-			code.WriteByte(emailCodeLetters[int(one[0])%len(emailCodeLetters)])
-		}
+// RequireBeforeNewEmail refuses another email of an account that must have a second
+// factor and has none: the code that its first one takes is mailed to the owner, and
+// somebody who stole the password would have it mailed to themselves. The account is
+// locked. Errors: failed_precondition FACTOR_REQUIRED.
+func (s *Service) RequireBeforeNewEmail(ctx context.Context, tx pgx.Tx, account *authv1.Account) error {
+	if !s.mustHaveFactor(account) {
+		return nil
 	}
-	return code.String()
+	var has bool
+	if err := tx.QueryRow(ctx, selectSecondFactor, pgx.NamedArgs{"id": account.GetId()}).Scan(&has); err != nil {
+		return fmt.Errorf("look for a second factor: %w", err)
+	}
+	if !has {
+		return challenge.ErrFactorFirst
+	}
+	return nil
 }
 
 // FinishTOTPEnrolment implements authv1.FactorServiceHandler.
@@ -210,7 +210,4 @@ func (s *Service) stateOf(c challenge.Challenge) (state enrolment, err error) {
 }
 
 // sameCode compares a mailed code with what somebody typed.
-func sameCode(want, got string) bool {
-	got = strings.ToUpper(strings.Join(strings.Fields(got), ""))
-	return want == "" || subtle.ConstantTimeCompare([]byte(want), []byte(got)) == 1
-}
+func sameCode(want, got string) bool { return want == "" || emailcode.Same(want, got) }

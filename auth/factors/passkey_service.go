@@ -13,6 +13,7 @@ import (
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/devices"
+	"gatehouse/auth/emailcode"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/passkeys"
@@ -64,7 +65,7 @@ func (s *PasskeyService) BeginPasskeyRegistration(ctx context.Context, req *auth
 	}
 	var counted links.Count
 	if s.needsEmailCode(caller) {
-		state.EmailCode = newEmailCode()
+		state.EmailCode = emailcode.New()
 		if counted, err = s.Links.CountOwn(ctx, enrolmentMail, caller.account.GetId()); err != nil {
 			return nil, fmt.Errorf("begin to register a passkey: %w", s.Log.Refuse(ctx, row, err))
 		}

@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/admission"
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/devices"
 )
 
@@ -29,6 +30,9 @@ func Removed(ctx context.Context, tx pgx.Tx, account string, methods ...string) 
 			return false, err
 		}
 		if err := accounts.SetSecondFactor(ctx, tx, account, false); err != nil {
+			return false, err
+		}
+		if err := apikeys.Lower(ctx, tx, account); err != nil {
 			return false, err
 		}
 		methods = append(methods, "rec")

@@ -115,18 +115,19 @@ type State struct {
 	// first few of Lacked.
 	Lacking []string
 	Lacked  int
-	// Devices is the number of remembered devices.
-	Devices int
+	// Devices is the number of remembered devices, and Keys that of API keys that work.
+	Devices, Keys int
 }
 
 const selectState = `
-	SELECT coalesce((array_agg(a.email ORDER BY a.id))[1:5], '{}'), count(*), (SELECT count(*) FROM auth.remembered_devices)
+	SELECT coalesce((array_agg(a.email ORDER BY a.id))[1:5], '{}'), count(*), (SELECT count(*) FROM auth.remembered_devices),
+		(SELECT count(*) FROM auth.api_keys WHERE revoke_time IS NULL AND expire_time > now())
 	FROM auth.accounts a
 	WHERE a.status = 'active' AND NOT a.second_factor AND (@required::boolean OR a.roles && @roles::text[])`
 
 // ReadState returns the state of second factors.
 func ReadState(ctx context.Context, db *pgx.Conn, roles []string, required bool) (state State, err error) {
-	err = db.QueryRow(ctx, selectState, pgx.NamedArgs{"roles": roles, "required": required}).Scan(&state.Lacking, &state.Lacked, &state.Devices)
+	err = db.QueryRow(ctx, selectState, pgx.NamedArgs{"roles": roles, "required": required}).Scan(&state.Lacking, &state.Lacked, &state.Devices, &state.Keys)
 	if err != nil {
 		return State{}, fmt.Errorf("read the state of second factors: %w", err)
 	}

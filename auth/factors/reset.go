@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/accounts"
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
@@ -94,6 +95,9 @@ func (s *Service) reset(ctx context.Context, tx pgx.Tx, account *authv1.Account,
 		return err
 	}
 	if _, err := revocations.RevokeSessions(ctx, tx, account.GetId(), "", "factors reset"); err != nil {
+		return err
+	}
+	if err := apikeys.Lower(ctx, tx, account.GetId()); err != nil {
 		return err
 	}
 	if err := revocations.RaiseVersion(ctx, tx, account.GetId()); err != nil {

@@ -49,8 +49,6 @@ type Service struct {
 	Providers []*provider.Provider
 	// Site is the public URL, whose callback providers lead to.
 	Site string
-	// Closed is the refusal of new people; nil lets them in.
-	Closed error
 	// Deliver delivers a new account.
 	Deliver func(ctx context.Context, account string)
 }
@@ -76,6 +74,8 @@ func (s *Service) ListProviders(context.Context, *authv1.ListProvidersRequest) (
 type flow struct {
 	Provider, RedirectURI, Nonce, Verifier, ReturnTo string
 	Link, Fresh                                      bool
+	// Owed is the token of the challenge that the answer led to; "" for none.
+	Owed string
 }
 
 // BeginFederation implements authv1.FederationServiceHandler.

@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -45,10 +46,7 @@ func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginR
 		return nil, err
 	}
 	if made, ok := v.challenge.Repeated(); ok {
-		again, err := s.Desk.Repeat(ctx, made)
-		return &authv1.CompleteFederatedLoginResponse{
-			Account: again.GetAccount(), Tokens: again.GetTokens(), DeviceToken: again.GetDeviceToken(), ReturnTo: v.ReturnTo,
-		}, err
+		return s.repeat(ctx, v, made)
 	}
 	who, err := s.redeem(ctx, v, req.GetAnswer())
 	if err != nil {
@@ -84,6 +82,20 @@ func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginR
 	return &authv1.CompleteFederatedLoginResponse{
 		Account: outcome.Account, Tokens: outcome.Tokens, DeviceToken: outcome.DeviceToken, ReturnTo: v.ReturnTo,
 	}, nil
+}
+
+// repeat returns what a repeated answer got the first time.
+func (s *Service) repeat(ctx context.Context, v visit, made challenge.Made) (*authv1.CompleteFederatedLoginResponse, error) {
+	again := s.Desk.Repeat
+	if made.Session == "" { // a second proof was owed
+		again = func(ctx context.Context, _ challenge.Made) (*authv1.CompleteLoginResponse, error) {
+			return s.Desk.OwedAgain(ctx, v.Owed)
+		}
+	}
+	answer, err := again(ctx, made)
+	return &authv1.CompleteFederatedLoginResponse{
+		Account: answer.GetAccount(), Tokens: answer.GetTokens(), DeviceToken: answer.GetDeviceToken(), Challenge: answer.GetChallenge(), ReturnTo: v.ReturnTo,
+	}, err
 }
 
 // answerID returns nil without a key.
@@ -162,11 +174,26 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 	if outcome.Account == nil {
 		return entrance{}, accounts.ErrDisabled
 	}
+	if outcome.Challenge != nil {
+		if err := s.noteOwed(ctx, tx, v, outcome.Challenge.GetToken()); err != nil {
+			return entrance{}, err
+		}
+	}
 	answer, err := answerID(req)
 	if err != nil {
 		return entrance{}, err
 	}
 	return entrance{outcome: outcome, taken: owner == ""}, v.challenge.Spend(ctx, tx, answer, outcome.Session())
+}
+
+// noteOwed stores the token of the challenge that a visit led to, for a repeated answer.
+func (s *Service) noteOwed(ctx context.Context, tx pgx.Tx, v visit, token string) error {
+	v.Owed = token
+	text, err := json.Marshal(v.flow)
+	if err != nil {
+		return fmt.Errorf("encode the visit: %w", err)
+	}
+	return s.Desk.Challenges.SetState(ctx, tx, challenge.Federation, v.token, text)
 }
 
 // since is when the person gave a proof to the provider. A provider that does not say it
@@ -259,8 +286,8 @@ func takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Account) error {
 }
 
 func (s *Service) create(ctx context.Context, tx pgx.Tx, v visit, who provider.Identity, req *authv1.CompleteFederatedLoginRequest) (*authv1.Account, error) {
-	if s.Closed != nil || !v.provider.SignUp {
-		return nil, s.closed()
+	if !v.provider.SignUp {
+		return nil, accounts.ErrRegistrationClosed
 	}
 	account, err := s.Accounts.Write(ctx, tx, accounts.New{
 		ID: req.GetAccountId(), Email: who.Email, SignIn: true, Verified: true, Origin: req.GetOrigin(),
@@ -270,12 +297,4 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, v visit, who provider.I
 		return nil, fmt.Errorf("%w: %w", errChanged, err)
 	}
 	return account, err
-}
-
-// closed refuses new people.
-func (s *Service) closed() error {
-	if s.Closed != nil {
-		return s.Closed
-	}
-	return accounts.ErrRegistrationClosed
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/links"
@@ -82,14 +83,25 @@ const (
 		WITH gone AS (
 			DELETE FROM auth.challenges WHERE token_hash = ANY (ARRAY(
 				SELECT token_hash FROM auth.challenges WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most))
-			RETURNING token_hash)
-		SELECT count(*) FROM gone`
+			RETURNING account_id IS NOT NULL AND purpose IN ('sign_in', 'step_up') AND end_time IS NULL AS expired)
+		SELECT count(*), count(*) FILTER (WHERE expired) FROM gone`
 
 	pruneDevices = `
 		WITH gone AS (
 			DELETE FROM auth.remembered_devices WHERE device_id = ANY (ARRAY(
 				SELECT device_id FROM auth.remembered_devices WHERE expire_time < now() ORDER BY expire_time LIMIT @most))
 			RETURNING device_id)
+		SELECT count(*) FROM gone`
+
+	// With the keys that were attached before the email was verified, by a binary older
+	// than schema number 9.
+	pruneKeys = `
+		WITH gone AS (
+			DELETE FROM auth.api_keys WHERE id = ANY (
+				ARRAY(SELECT id FROM auth.api_keys WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most)
+				|| ARRAY(SELECT id FROM auth.api_keys WHERE revoke_time < now() - @kept::interval ORDER BY revoke_time LIMIT @most)
+				|| ARRAY(SELECT k.id FROM auth.api_keys k JOIN auth.accounts a ON a.id = k.account_id WHERE k.attached_unverified AND a.email_verified LIMIT @most))
+			RETURNING id)
 		SELECT count(*) FROM gone`
 
 	// The condition is repeated: a failure that is counted meanwhile renews its row.
@@ -135,30 +147,46 @@ func (j *Janitor) Prune(ctx context.Context) error {
 		what      string
 		statement string
 		args      pgx.NamedArgs
+		// count counts the second column of the result, if there is one.
+		count func(context.Context, int64)
 	}{
-		{"erase from the audit", eraseAuditAgain, pgx.NamedArgs{"since": audit.LeastID(time.Now().Add(-2 * pruneInterval))}},
-		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": j.auditRetention}},
-		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": once.Life, "most": most}},
-		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}},
-		{"prune the challenges", pruneChallenges, pgx.NamedArgs{"kept": challenge.Retention, "most": most}},
-		{"prune the remembered devices", pruneDevices, pgx.NamedArgs{"most": most}},
-		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}},
-		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},
-		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},
+		{"erase from the audit", eraseAuditAgain, pgx.NamedArgs{"since": audit.LeastID(time.Now().Add(-2 * pruneInterval))}, nil},
+		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": j.auditRetention}, nil},
+		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": once.Life, "most": most}, nil},
+		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}, nil},
+		{"prune the challenges", pruneChallenges, pgx.NamedArgs{"kept": challenge.Retention, "most": most}, countExpired},
+		{"prune the remembered devices", pruneDevices, pgx.NamedArgs{"most": most}, nil},
+		{"prune the API keys", pruneKeys, pgx.NamedArgs{"kept": apikeys.Retention, "most": most}, nil},
+		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}, nil},
+		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}, nil},
+		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}, nil},
 	} {
 		for done := int64(most); done >= most; {
+			var counted int64
 			err := j.db.Transact(ctx, func(tx pgx.Tx) error {
 				var locked bool
+				counted = 0
 				if err := tx.QueryRow(ctx, tryPruneLock).Scan(&locked); err != nil || !locked {
 					done = 0
 					return err
 				}
-				return tx.QueryRow(ctx, work.statement, work.args).Scan(&done)
+				columns := []any{&done}
+				if work.count != nil {
+					columns = append(columns, &counted)
+				}
+				return tx.QueryRow(ctx, work.statement, work.args).Scan(columns...)
 			})
 			if err != nil {
 				return fmt.Errorf("%s: %w", work.what, err)
+			}
+			if counted > 0 {
+				work.count(ctx, counted)
 			}
 		}
 	}
 	return nil
 }
+
+// countExpired counts challenges that nobody answered rightly in time. What they were
+// offered is no longer known.
+func countExpired(ctx context.Context, count int64) { challenge.Count(ctx, "expired", "none", count) }

@@ -21,13 +21,13 @@ const valueRequest = "request_id"
 // Address decides, just before a mail is sent, whether the email has an account, and
 // so which mail it gets. The request did not decide it, because its duration would
 // have revealed the answer. Address returns false when no mail is to be sent: without
-// an account, to a disabled one, or with a link that has ended. It renews the link of
+// an account, to an email that may not register, to a disabled one, or with a link that has ended. It renews the link of
 // a late mail.
-func Address(ctx context.Context, db *database.Pool, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
+func Address(ctx context.Context, db *database.Pool, signUps accounts.SignUps, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
 	var to outbox.Mail
 	var wanted bool
 	err := db.Transact(ctx, func(tx pgx.Tx) (err error) {
-		to, wanted, err = address(ctx, tx, m)
+		to, wanted, err = address(ctx, tx, signUps, m)
 		return err
 	})
 	if err != nil || !wanted {
@@ -57,7 +57,7 @@ func renewLink(ctx context.Context, db *database.Pool, token string) error {
 	return nil
 }
 
-func address(ctx context.Context, tx pgx.Tx, m outbox.Mail) (outbox.Mail, bool, error) {
+func address(ctx context.Context, tx pgx.Tx, signUps accounts.SignUps, m outbox.Mail) (outbox.Mail, bool, error) {
 	l, err := Read(ctx, tx, Select, m.Token, Register, Verify, Invite, Reset, EmailChange)
 	switch reason := fault.Reason(err); {
 	case err != nil && reason == "":
@@ -72,7 +72,7 @@ func address(ctx context.Context, tx pgx.Tx, m outbox.Mail) (outbox.Mail, bool, 
 	case err != nil:
 		return m, false, err
 	case account == nil:
-		return m, l.Kind == Register, nil
+		return m, l.Kind == Register && signUps.Check(l.Email) == nil, nil
 	case account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE:
 		return m, false, nil
 	case l.Account != "" && l.Account != account.GetId():

@@ -205,10 +205,16 @@ func lockOwner(ctx context.Context, tx pgx.Tx, l Link) (*authv1.Account, error) 
 	if l.Kind != Register {
 		return nil, ErrInvalid // it has not been sent yet
 	}
-	if _, err := tx.Exec(ctx, lockEmail, pgx.NamedArgs{"email": l.Email}); err != nil {
+	return LockAddress(ctx, tx, l.Email)
+}
+
+// LockAddress locks the account of an email, and returns it; nil if there is none. It
+// locks the email as well, so that nobody else creates an account of it meanwhile.
+func LockAddress(ctx context.Context, tx pgx.Tx, email string) (*authv1.Account, error) {
+	if _, err := tx.Exec(ctx, lockEmail, pgx.NamedArgs{"email": email}); err != nil {
 		return nil, fmt.Errorf("lock the email: %w", err)
 	}
-	return accounts.LockByEmail(ctx, tx, l.Email)
+	return accounts.LockByEmail(ctx, tx, email)
 }
 
 const endUsed = "used"

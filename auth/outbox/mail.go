@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,10 @@ const (
 	RecoveryCodeUsed Kind = "recovery_code_used"   // values: codes_left
 	FactorFailed     Kind = "second_factor_failed" // a wrong code after a right password
 	EnrolmentCode    Kind = "enrolment_code"       // values: code
+	SignInCode       Kind = "sign_in"              // link: the page with the code; values: code
+
+	KeyCreated  Kind = "key_created"  // values: key_name, expire_time
+	KeyExpiring Kind = "key_expiring" // values: key_name, expire_time
 
 	IdentityLinked   Kind = "identity_linked"   // values: provider
 	IdentityUnlinked Kind = "identity_unlinked" // values: provider
@@ -56,6 +61,8 @@ func (k Kind) Page() string {
 		return "reset"
 	case ConfirmEmail:
 		return "email"
+	case SignInCode:
+		return "sign-in"
 	}
 	return ""
 }
@@ -70,9 +77,20 @@ type Mail struct {
 	Token string
 	// Values are the template's other values, by name: "ip_address",
 	// "user_agent", "time" (RFC 3339), "new_email", "old_email", "first_name",
-	// "code", "codes_left", "provider".
+	// "code", "codes_left", "provider", "key_name", "expire_time" (RFC 3339).
 	Values map[string]string
 }
+
+// fragment is that of the mail's link: after the #, nothing appears in a server's log.
+func (m Mail) fragment() string {
+	if m.Kind == SignInCode {
+		return "code=" + m.Values["code"]
+	}
+	return "token=" + m.Token
+}
+
+// secret is what a mail server's answer must not reveal.
+func (m Mail) secret() string { return cmp.Or(m.Token, m.Values["code"]) }
 
 // ErrUnavailable is the error of a system without a mail server.
 var ErrUnavailable = fault.New(connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE", "This system can't send mail. Ask an administrator.")

@@ -52,6 +52,8 @@ const (
 	// LinkLife is how long the link in a mail works after the mail is sent.
 	LinkLife      = 30 * time.Minute
 	pruneInterval = 10 * time.Minute
+	// codeLife is how long the code in a mail works after it was requested.
+	codeLife = 10 * time.Minute
 )
 
 // Mailer sends one mail. A [post.Refusal] is the mail server's refusal; after any
@@ -135,8 +137,10 @@ func (o *Outbox) message(id string, m Mail) (post.Message, error) {
 		Kind: string(m.Kind), Locale: m.Locale, To: m.To, Site: o.site, Values: m.Values, LinkLife: LinkLife,
 	}
 	if page := m.Kind.Page(); page != "" {
-		// After the #, so that it never appears in a server's log.
-		letter.Link = o.site + "/link/" + page + "#token=" + m.Token
+		letter.Link = o.site + "/link/" + page + "#" + m.fragment()
+	}
+	if m.Kind == SignInCode {
+		letter.LinkLife = codeLife
 	}
 	rendered, err := o.templates.Render(letter)
 	if err != nil {
@@ -253,7 +257,7 @@ func (o *Outbox) deliver(ctx context.Context, row lease) {
 	case errors.Is(err, errNotWanted):
 		err = record(ctx, func(ctx context.Context) error { return o.drop(ctx, row) })
 	default:
-		o.logger.LogAttrs(ctx, slog.LevelWarn, "mail outbox: delivery failed", append(attrs, slog.String("cause", without(m.Token, err.Error())))...)
+		o.logger.LogAttrs(ctx, slog.LevelWarn, "mail outbox: delivery failed", append(attrs, slog.String("cause", without(m.secret(), err.Error())))...)
 		verdict := judge(row, m, err, ctx.Err() != nil)
 		err = record(ctx, func(ctx context.Context) error { return o.postpone(ctx, row, verdict) })
 	}
@@ -294,7 +298,7 @@ func (o *Outbox) send(ctx context.Context, row lease) (Mail, error) {
 	if err != nil {
 		return m, err
 	}
-	if m.Token != "" {
+	if m.Token != "" || m.Kind == SignInCode {
 		var wanted bool
 		m, wanted, err = o.address(ctx, m, row.Late)
 		if err != nil {
@@ -353,13 +357,13 @@ func judge(row lease, m Mail, err error, stopping bool) verdict {
 	case errors.Is(err, post.ErrUnmailable):
 		v.text, v.reason, v.giveUp = "No mail can be sent to this address. Change the account's email.", "MAIL_REFUSED", true
 	case isRefusal && refusal.Permanent && row.Attempts >= refusals:
-		v.text, v.reason, v.giveUp = shown(m.Token, err.Error()), "MAIL_REFUSED", true
+		v.text, v.reason, v.giveUp = shown(m.secret(), err.Error()), "MAIL_REFUSED", true
 	case isRefusal:
-		v.text = shown(m.Token, err.Error())
+		v.text = shown(m.secret(), err.Error())
 	case stopping:
 		v.text, v.backoff = "auth was stopped during the delivery.", time.Second
 	case isUndelivered:
-		v.text = shown(m.Token, err.Error())
+		v.text = shown(m.secret(), err.Error())
 	}
 	return v
 }

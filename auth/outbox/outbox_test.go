@@ -11,8 +11,9 @@ import (
 var kinds = []Kind{
 	VerifyEmail, AccountExists, Invitation, ResetPassword, ConfirmEmail,
 	EmailInUse, EmailRequested, EmailChanged, PasswordChanged, NewSignIn,
-	TOTPAdded, TOTPRemoved, FactorsReset, RecoveryCodeUsed, FactorFailed, EnrolmentCode,
-	IdentityLinked, IdentityUnlinked, PasskeyAdded, PasskeyRemoved, PasskeyBlocked, PasswordRemoved,
+	TOTPAdded, TOTPRemoved, FactorsReset, RecoveryCodeUsed, FactorFailed, EnrolmentCode, SignInCode,
+	KeyCreated, KeyExpiring, IdentityLinked, IdentityUnlinked,
+	PasskeyAdded, PasskeyRemoved, PasskeyBlocked, PasswordRemoved,
 }
 
 const linkToken = "ghl_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU"
@@ -71,7 +72,7 @@ func TestEveryKindOfMailHasATemplateAndItsLinkLeadsToAPage(t *testing.T) {
 			t.Errorf("%s leads to the page %q, and its text is\n%s", kind, page, rendered.Text)
 		}
 	}
-	if len(kinds) != 22 {
-		t.Errorf("there are %d kinds, want 22", len(kinds))
+	if len(kinds) != 25 {
+		t.Errorf("there are %d kinds, want 25", len(kinds))
 	}
 }

@@ -20,7 +20,8 @@ var ErrWrong = fault.New(connect.CodeInvalidArgument, "PASSWORD_WRONG", "The pas
 // Checker checks passwords.
 type Checker struct {
 	Hasher   *password.Hasher
-	Min      int // characters of a new password
+	Min      int           // characters of a new password
+	Breached *BreachedList // nil for none
 	Throttle *throttle.Throttle
 	Log      *audit.Log
 }

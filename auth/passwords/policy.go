@@ -20,7 +20,7 @@ const (
 
 // CheckNew checks that an account with the email may have the new password, which
 // is the value of the request's field. Errors: invalid_argument PASSWORD_TOO_SHORT,
-// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL.
+// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL.
 func (p *Checker) CheckNew(field, text, email string) error {
 	if err := p.CheckLength(field, text); err != nil {
 		return err
@@ -30,6 +30,16 @@ func (p *Checker) CheckNew(field, text, email string) error {
 	}
 	if password.Common(text) {
 		return fault.Invalid("PASSWORD_COMMON", field, "many people use this one, so it is soon guessed: choose another, such as a few words in a row")
+	}
+	if p.Breached == nil {
+		return nil
+	}
+	breached, err := p.Breached.Has(text)
+	if err != nil {
+		return err
+	}
+	if breached {
+		return fault.Invalid("PASSWORD_BREACHED", field, "it was found in data of a breach, so it is soon guessed: choose another, and change it wherever else you use it")
 	}
 	return nil
 }

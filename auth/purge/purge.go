@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/links"
 	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
@@ -32,6 +33,7 @@ var kinds = []kind{
 	deleted("auth.recovery_codes"),
 	deleted("auth.passkeys"),
 	deleted("auth.identities"),
+	{"auth.api_keys", apikeys.RevokeAll},
 	deleted("auth.remembered_devices"),
 }
 

@@ -27,12 +27,17 @@ import (
 const Life = keyring.AccessTokenLife + time.Minute
 
 const (
-	// Select reads the revocations that a snapshot has not seen.
+	selected = `id::text, xid::text, session_id::text, account_id::text, least_version, extract(epoch FROM expire_time - now())::float8`
+	// Select reads the revocations that a snapshot has not seen: of later transactions, and of
+	// those that were running. The pair of comparisons is an equality for which Postgres uses
+	// the index even if one transaction wrote most of the table; OFFSET keeps it apart.
 	Select = `
-		SELECT id::text, xid::text, session_id::text, account_id::text, least_version, extract(epoch FROM expire_time - now())::float8
-		FROM auth.revocations
-		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
-			AND expire_time > now()`
+		SELECT ` + selected + ` FROM auth.revocations
+		WHERE xid >= pg_snapshot_xmax(@seen::text::pg_snapshot) AND expire_time > now()
+		UNION ALL
+		SELECT ` + selected + ` FROM unnest(ARRAY(SELECT pg_snapshot_xip(@seen::text::pg_snapshot))) AS running (since)
+		CROSS JOIN LATERAL (SELECT * FROM auth.revocations WHERE xid >= since AND xid <= since OFFSET 0) AS unseen
+		WHERE expire_time > now()`
 	// Prune deletes expired revocations.
 	Prune = `DELETE FROM auth.revocations WHERE expire_time < now() - interval '1 minute'`
 )

@@ -9,7 +9,7 @@ import (
 	"gatehouse/internal/accesstoken"
 )
 
-// Principal is the authenticated caller, from an access token.
+// Principal is the authenticated caller, from an access token or an API key.
 type Principal struct {
 	UserID    string
 	SessionID string
@@ -17,7 +17,11 @@ type Principal struct {
 	Version   int64 // the account's authorisation version
 	SignIn    accesstoken.SignIn
 	Expire    time.Time
-	epoch     int // of the keys that the token was checked with
+	// Limited says that the credential is not a session of Gatehouse's own, but an API
+	// key, whose id is the SessionID. It may call methods that have one of its Scopes.
+	Limited bool
+	Scopes  []string
+	epoch   int // of the keys that the token was checked with
 }
 
 // HasAny reports whether the principal has one of the roles.

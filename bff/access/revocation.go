@@ -59,20 +59,28 @@ func NewRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServic
 // SESSION_ENDED or TOKEN_STALE, unavailable SERVICE_UNAVAILABLE if the stream is not
 // current and auth is unreachable.
 func (r *Revocations) Check(ctx context.Context, who *Principal) error {
+	if fresh, err := r.Known(who); fresh || err != nil {
+		return err
+	}
+	return r.ask(ctx, &authv1.CheckAccessRequest{AccountId: who.UserID, SessionId: who.SessionID, AuthzVersion: who.Version})
+}
+
+// Known returns an error if the principal is known to be revoked, without asking auth.
+// Unless the revocations are fresh, it may be revoked nevertheless. Errors:
+// unauthenticated SESSION_ENDED or TOKEN_STALE.
+func (r *Revocations) Known(who *Principal) (fresh bool, err error) {
 	r.mu.RLock()
-	fresh := r.speaks() && !r.clock.wrong
+	fresh = r.speaks() && !r.clock.wrong
 	_, ended := r.sessions[who.SessionID]
 	stale := who.Version < r.versions[who.UserID].version
 	r.mu.RUnlock()
 	switch {
 	case ended:
-		return accesstoken.ErrSessionEnded
+		return fresh, accesstoken.ErrSessionEnded
 	case stale:
-		return accesstoken.ErrStale
-	case fresh:
-		return nil
+		return fresh, accesstoken.ErrStale
 	}
-	return r.ask(ctx, &authv1.CheckAccessRequest{AccountId: who.UserID, SessionId: who.SessionID, AuthzVersion: who.Version})
+	return fresh, nil
 }
 
 // IsStale reports whether the principal's token has an older version than the latest

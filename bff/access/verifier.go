@@ -182,15 +182,15 @@ func (v *Verifier) Check(token string) (who *Principal, err error) {
 		return nil, ErrTokenInvalid.WithCause(err)
 	}
 	found := &Principal{
-		UserID: subject.AccountID, SessionID: subject.SessionID, Roles: v.granted(subject.Roles, subject.Level),
+		UserID: subject.AccountID, SessionID: subject.SessionID, Roles: v.Granted(subject.Roles, subject.Level),
 		Version: subject.Version, SignIn: subject.SignIn, Expire: expire, epoch: keys.epoch,
 	}
 	v.seen.Set(token, found)
 	return found, nil
 }
 
-// granted returns the roles of a principal of the level.
-func (v *Verifier) granted(roles []string, level int) []string {
+// Granted returns those of the roles that count at the level.
+func (v *Verifier) Granted(roles []string, level int) []string {
 	if level >= 2 || len(v.secondFactorRoles) == 0 {
 		return roles
 	}

@@ -6,6 +6,9 @@
 // as that of a service of this system does, so that GetErasure and the metric of the lag
 // show it too. Before its first read it is known there because the gateway registers
 // it.
+//
+// What one upstream costs auth is bounded: by the rates of the methods' policies, and by
+// the number of its calls that are open at once (open.go).
 package accountfeed
 
 import (
@@ -37,6 +40,8 @@ type Config struct {
 	// Limit counts a call without a valid credential against the rate of its IP
 	// address.
 	Limit func(context.Context) error
+	// Rate refuses an upstream that calls too often; nil to refuse none.
+	Rate rpc.Interceptor
 	// ClientIP is that of [rpc.ServerConfig].
 	ClientIP func(peer string, forwarded []string) string
 	// PublicError maps an error of auth to the one that callers get.
@@ -49,14 +54,16 @@ type Config struct {
 type Feed struct {
 	config Config
 	server *rpc.Server
+	open   openCalls
 }
 
 // New returns the feed.
 func New(config Config) (*Feed, error) {
-	f := &Feed{config: config}
+	f := &Feed{config: config, open: newOpenCalls(config.Set)}
 	var err error
 	f.server, err = rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, Level: slog.LevelDebug, ClientIP: config.ClientIP, Authorizer: f.admit, Telemetry: config.Telemetry,
+		Interceptors: rpc.Interceptors{Rate: config.Rate, Queue: f.boundOpen},
 	}, func(server *connect.Server) { servicev1.RegisterAccountFeedServiceHandler(server, f) })
 	return f, err
 }
@@ -68,6 +75,20 @@ var errCredential = fault.New(connect.CodeUnauthenticated, "CREDENTIAL_INVALID",
 	"Only services behind this gateway may read account events. Send the secret of the entry's credential_file as a bearer token, and give the entry a lifecycle.")
 
 type readerKey struct{}
+
+func reader(ctx context.Context) *upstream.Upstream {
+	u, _ := ctx.Value(readerKey{}).(*upstream.Upstream)
+	return u
+}
+
+// Reader returns the name of the upstream that makes a call of this feed; "" for any
+// other call.
+func Reader(ctx context.Context) string {
+	if u := reader(ctx); u != nil {
+		return u.Name
+	}
+	return ""
+}
 
 // admit admits upstreams that follow accounts. It is an [rpc.Authorizer].
 func (f *Feed) admit(plan *policy.Method) (rpc.Admission, error) {
@@ -101,7 +122,7 @@ const answerSlack = 4 * time.Second
 
 // WatchAccounts implements servicev1.AccountFeedServiceHandler.
 func (f *Feed) WatchAccounts(ctx context.Context, req *servicev1.WatchAccountsRequest) (*servicev1.WatchAccountsResponse, error) {
-	u, _ := ctx.Value(readerKey{}).(*upstream.Upstream)
+	u := reader(ctx)
 	wait := req.GetWait().AsDuration()
 	response, err := compose.Fetch(ctx, f.config.PublicError, wait+answerSlack, func(ctx context.Context) (*authv1.WatchAccountsResponse, error) {
 		return f.config.Feed.WatchAccounts(ctx, &authv1.WatchAccountsRequest{

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -96,22 +97,24 @@ func benchProfile(id string) *usersv1.GetProfileResponse {
 // benchSet describes a copy of users.v1 under another name, that anyone may call.
 func benchSet(b *testing.B, url string) *upstream.Set {
 	b.Helper()
-	file := protodesc.ToFileDescriptorProto(usersv1.File_users_v1_profile_service_proto)
-	encoded, err := protojson.Marshal(file)
-	if err != nil {
-		b.Fatal(err)
-	}
-	file = &descriptorpb.FileDescriptorProto{}
-	if err := protojson.Unmarshal(bytes.ReplaceAll(encoded, []byte("users.v1"), []byte("bench.v1")), file); err != nil {
-		b.Fatal(err)
-	}
-	file.Name = proto.String("bench/v1/profile.proto")
-	for _, service := range file.GetService() {
-		for _, method := range service.GetMethod() {
-			proto.ClearExtension(method.GetOptions(), policyv1.E_Method)
+	var files []*descriptorpb.FileDescriptorProto
+	for _, described := range []protoreflect.FileDescriptor{usersv1.File_users_v1_audit_service_proto, usersv1.File_users_v1_profile_service_proto} {
+		encoded, err := protojson.Marshal(protodesc.ToFileDescriptorProto(described))
+		if err != nil {
+			b.Fatal(err)
 		}
+		file := &descriptorpb.FileDescriptorProto{}
+		if err := protojson.Unmarshal([]byte(strings.NewReplacer("users.v1", "bench.v1", "users/v1/", "bench/v1/").Replace(string(encoded))), file); err != nil {
+			b.Fatal(err)
+		}
+		for _, service := range file.GetService() {
+			for _, method := range service.GetMethod() {
+				proto.ClearExtension(method.GetOptions(), policyv1.E_Method)
+			}
+		}
+		files = append(files, file)
 	}
-	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}})
+	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: files})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"connectrpc.com/connect/v2"
@@ -85,7 +86,7 @@ func identityOf(who *access.Principal) identitytoken.Caller {
 		return identitytoken.Caller{}
 	}
 	return identitytoken.Caller{
-		UserID: who.UserID, SessionID: who.SessionID, Roles: who.Roles, ClientID: clientID,
+		UserID: who.UserID, SessionID: who.SessionID, Roles: who.Roles, ClientID: clientID, Scope: strings.Join(who.Scopes, " "),
 		ACR: who.SignIn.ACR(), AMR: who.SignIn.AMR, AuthTime: who.SignIn.AuthTime,
 	}
 }

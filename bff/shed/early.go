@@ -11,7 +11,7 @@ import (
 func (s *Shedder) RefuseEarly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m := s.methods[r.URL.Path]
-		if m == nil || !isConnectUnary(r) || s.config.MayBeCached(m.plan) {
+		if m == nil || !isConnectUnary(r) || m.mayBeCached() {
 			next.ServeHTTP(w, r)
 			return
 		}

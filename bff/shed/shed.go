@@ -90,9 +90,9 @@ type Config struct {
 	// is not authenticated yet. The queue is fair among flows.
 	Flow        func(context.Context) limit.Flow
 	RequestFlow func(*http.Request) limit.Flow
-	// MayBeCached reports whether the cache may answer calls of a method. Such calls are
-	// not refused before the cache lookup.
-	MayBeCached func(*policy.Method) bool
+	// MayBeCached returns a function that reports whether the cache may answer calls of a
+	// method now. Such calls are not refused before the cache lookup.
+	MayBeCached func(*policy.Method) func() bool
 	Logger      *slog.Logger
 }
 
@@ -130,6 +130,8 @@ type methodQueue struct {
 	kind    string
 	needs   atomic.Uint64 // bits of services
 	class   atomic.Pointer[methodClass]
+	// mayBeCached is Config.MayBeCached of the method.
+	mayBeCached func() bool
 }
 
 // methodClass is a method's class with the metric labels of its refusals.
@@ -163,7 +165,7 @@ func kindOf(plan *policy.Method) string {
 
 // method registers a method in the class of its kind.
 func (s *Shedder) method(plan *policy.Method) *methodQueue {
-	m := &methodQueue{shedder: s, plan: plan, kind: kindOf(plan)}
+	m := &methodQueue{shedder: s, plan: plan, kind: kindOf(plan), mayBeCached: s.config.MayBeCached(plan)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.methods[plan.Procedure] = m

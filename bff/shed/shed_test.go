@@ -54,7 +54,7 @@ func newTestShedder(t testing.TB) testShedder {
 			return limit.Flow{Subject: user}
 		},
 		RequestFlow: func(*http.Request) limit.Flow { return limit.Flow{} },
-		MayBeCached: func(*policy.Method) bool { return false },
+		MayBeCached: func(*policy.Method) func() bool { return func() bool { return false } },
 		Logger:      slog.New(slog.DiscardHandler),
 	})
 	return testShedder{s}

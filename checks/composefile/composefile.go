@@ -21,7 +21,7 @@ import (
 
 // Optional lists the variables that .env sets to an empty value, so that Docker
 // Compose does not warn about them.
-var Optional = []string{"GATEHOUSE_MAIL_FROM", "GATEHOUSE_SECOND_FACTOR_ROLES", "SMTP_URL"}
+var Optional = []string{"GATEHOUSE_MAIL_FROM", "GATEHOUSE_SECOND_FACTOR_ROLES", "GATEHOUSE_SIGNUP_DOMAINS", "SMTP_URL"}
 
 // Image is the name of our image, Binary the path of the program in it.
 const (

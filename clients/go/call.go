@@ -92,11 +92,7 @@ func retryOnce(next connect.ClientFunc) connect.ClientFunc {
 			return next(ctx, spec)
 		}
 		return &unary{call: func(request, response any) error {
-			info, _ := connect.CallInfoForClientContext(ctx)
-			if keyed[spec.Procedure] && info.RequestHeader().Get(idempotencyKey) == "" {
-				info.RequestHeader().Set(idempotencyKey, rand.Text())
-				defer info.RequestHeader().Delete(idempotencyKey) // the context may be used for another call
-			}
+			defer holdKey(ctx, spec)()
 			err := attempt(ctx, spec, next, request, response)
 			repeatable := keyed[spec.Procedure] || spec.IdempotencyLevel != connect.IdempotencyUnknown
 			if connect.CodeOf(err) != connect.CodeUnavailable || !repeatable || !waitToRetry(ctx, err) {
@@ -105,6 +101,18 @@ func retryOnce(next connect.ClientFunc) connect.ClientFunc {
 			return attempt(ctx, spec, next, request, response)
 		}}, nil
 	}
+}
+
+// holdKey gives a call an Idempotency-Key if it takes one and has none, for all its
+// attempts until the returned function is called: the context may be used for another
+// call.
+func holdKey(ctx context.Context, spec connect.Spec) (release func()) {
+	info, _ := connect.CallInfoForClientContext(ctx)
+	if !keyed[spec.Procedure] || info.RequestHeader().Get(idempotencyKey) != "" {
+		return func() {}
+	}
+	info.RequestHeader().Set(idempotencyKey, rand.Text())
+	return func() { info.RequestHeader().Delete(idempotencyKey) }
 }
 
 // waitToRetry waits for the delay that the gateway asks for. It reports whether there is

@@ -31,6 +31,9 @@ import (
 type Config struct {
 	// URL is the gateway's, such as "https://gatehouse.example.com".
 	URL string
+	// APIKey authorizes all calls, in place of a session, such as that of a script. Do not
+	// sign in with such a client.
+	APIKey string
 	// Store keeps the session. The default is a new MemoryStore.
 	Store TokenStore
 	// HTTPClient makes the requests. The default is http.DefaultClient.
@@ -57,6 +60,7 @@ type Client struct {
 	RPC *connect.Client
 
 	session *session
+	apiKey  string
 }
 
 // New returns a client. It makes no call; the session is the one in the store, if there
@@ -80,10 +84,14 @@ func New(config Config) (*Client, error) {
 		store: config.Store, lock: make(chan struct{}, 1), onSignOut: config.OnSignOut,
 		auth: bffv1.NewAuthServiceClient(connect.NewClient(transport, retryOnce)),
 	}
-	rpc := connect.NewClient(transport, s.intercept, retryOnce)
+	authorize := s.intercept
+	if config.APIKey != "" {
+		authorize = withKey(config.APIKey)
+	}
+	rpc := connect.NewClient(transport, authorize, retryOnce)
 	return &Client{
 		Auth: bffv1.NewAuthServiceClient(rpc), Account: bffv1.NewAccountServiceClient(rpc), Users: bffv1.NewUserServiceClient(rpc),
-		RPC: rpc, session: s,
+		RPC: rpc, session: s, apiKey: config.APIKey,
 	}, nil
 }
 
@@ -92,8 +100,11 @@ var ErrSignedOut = errors.New("gatehouse: nobody is signed in")
 
 // Token returns an access token that is valid for at least another 30 s if the gateway
 // can be reached, for requests that are not RPCs, such as those of REST paths. It is
-// [ErrSignedOut] if nobody is signed in.
+// [ErrSignedOut] if nobody is signed in. A client with an API key returns that.
 func (c *Client) Token(ctx context.Context) (string, error) {
+	if c.apiKey != "" {
+		return c.apiKey, nil
+	}
 	stored, err := c.session.fresh(ctx)
 	if err != nil {
 		return "", err

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,18 +27,10 @@ const (
 // fixedByRefresh are the reasons for refusing an access token that a refresh may fix.
 var fixedByRefresh = map[string]bool{"TOKEN_EXPIRED": true, "TOKEN_STALE": true, "TOKEN_INVALID": true, sessionEnded: true}
 
-// withoutSession are the methods that need no session: signing in or out, or following a
-// mailed link.
-var withoutSession = map[string]bool{
-	bffv1.AuthServiceRegisterProcedure:              true,
-	bffv1.AuthServiceVerifyEmailProcedure:           true,
-	bffv1.AuthServiceLoginProcedure:                 true,
-	bffv1.AuthServiceCompleteLoginProcedure:         true,
-	bffv1.AuthServiceRefreshProcedure:               true,
-	bffv1.AuthServiceLogoutProcedure:                true,
-	bffv1.AuthServiceRequestPasswordResetProcedure:  true,
-	bffv1.AuthServiceResetPasswordProcedure:         true,
-	bffv1.AccountServiceConfirmEmailChangeProcedure: true,
+// needsNoSession reports whether a method needs no session: signing in or out, or
+// following a mailed link.
+func needsNoSession(procedure string) bool {
+	return strings.HasPrefix(procedure, "/"+bffv1.AuthServiceName+"/") || procedure == bffv1.AccountServiceConfirmEmailChangeProcedure
 }
 
 // ending are the methods that end the caller's session if they succeed.
@@ -83,21 +76,37 @@ func (s *session) intercept(next connect.ClientFunc) connect.ClientFunc {
 			if logout, ok := request.(*bffv1.LogoutRequest); ok && logout.GetRefreshToken() == "" {
 				return s.logout(ctx, call)
 			}
-			if withoutSession[spec.Procedure] {
+			if needsNoSession(spec.Procedure) {
 				return s.signIn(ctx, call, request, response)
+			}
+			defer holdKey(ctx, spec)()
+			before, err := s.store.Load(ctx)
+			if err != nil {
+				return err
 			}
 			requested := time.Now()
 			if err := s.authorized(ctx, func() error { return call(request) }); err != nil {
 				return err
 			}
 			if tokens := nextTokens(response); tokens != nil {
-				return s.exclusively(ctx, func() error { return s.replace(ctx, tokens, requested) })
+				return s.exclusively(ctx, func() error { return s.replace(ctx, before.ID, tokens, requested) })
 			}
 			if ending[spec.Procedure] {
 				return s.exclusively(ctx, func() error { return s.end(ctx) })
 			}
 			return nil
 		}}, nil
+	}
+}
+
+// withKey authorizes calls by an API key.
+func withKey(key string) connect.ClientInterceptor {
+	return func(next connect.ClientFunc) connect.ClientFunc {
+		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			info, _ := connect.CallInfoForClientContext(ctx)
+			info.RequestHeader().Set("Authorization", "Bearer "+key)
+			return next(ctx, spec)
+		}
 	}
 }
 
@@ -245,11 +254,7 @@ func (s *session) signIn(ctx context.Context, call func(request any) error, requ
 // signedInBy returns the tokens of the session that a response begins, if it does.
 func signedInBy(response any) (*bffv1.Tokens, string) {
 	switch r := response.(type) {
-	case *bffv1.RegisterResponse:
-		return r.GetSignedIn().GetTokens(), r.GetSignedIn().GetDeviceToken()
-	case *bffv1.LoginResponse:
-		return r.GetSignedIn().GetTokens(), r.GetSignedIn().GetDeviceToken()
-	case *bffv1.CompleteLoginResponse:
+	case interface{ GetSignedIn() *bffv1.SignedIn }:
 		return r.GetSignedIn().GetTokens(), r.GetSignedIn().GetDeviceToken()
 	case *bffv1.VerifyEmailResponse:
 		return r.GetTokens(), r.GetDeviceToken()
@@ -260,22 +265,20 @@ func signedInBy(response any) (*bffv1.Tokens, string) {
 // nextTokens returns the next tokens of the caller's own session in a response, or nil:
 // after a change of its level.
 func nextTokens(response any) *bffv1.Tokens {
-	switch r := response.(type) {
-	case *bffv1.CompleteReauthenticationResponse:
-		return r.GetTokens()
-	case *bffv1.FinishTOTPEnrolmentResponse:
+	if r, ok := response.(interface{ GetTokens() *bffv1.Tokens }); ok {
 		return r.GetTokens()
 	}
 	return nil
 }
 
-// replace stores the session's next tokens. The caller holds the lock.
-func (s *session) replace(ctx context.Context, tokens *bffv1.Tokens, requested time.Time) error {
+// replace stores the next tokens of a session, unless another one has begun meanwhile,
+// which may be another person's. The caller holds the lock.
+func (s *session) replace(ctx context.Context, id string, tokens *bffv1.Tokens, requested time.Time) error {
 	stored, err := s.store.Load(ctx)
-	if err != nil || !stored.SignedIn() {
+	if err != nil || stored.ID != id {
 		return err
 	}
-	return s.save(ctx, sessionOf(tokens, stored.ID, stored.DeviceToken, requested))
+	return s.save(ctx, sessionOf(tokens, id, stored.DeviceToken, requested))
 }
 
 // logout ends the session here even if the call fails: the person may be leaving.

@@ -215,7 +215,7 @@ func (s *subject) fill(text string) string {
 			return person.Session
 		case "etag":
 			return person.ETag
-		case "verify_email", "invitation", "reset_password", "confirm_email":
+		case "verify_email", "invitation", "reset_password", "confirm_email", "sign_in":
 			return s.link(of, person.Email)
 		}
 		s.t.Fatalf("%s names nothing", found)
@@ -395,7 +395,7 @@ func (s *subject) failedMail(which string) (id string) {
 	return id
 }
 
-var mailedLink = regexp.MustCompile(`#token=(ghl_[A-Za-z0-9_-]{43})`)
+var mailedLink = regexp.MustCompile(`#(?:token|code)=(ghl_[A-Za-z0-9_-]{43}|[0-9A-Z]{8})`)
 
 // link is the token of the link of a kind of mail to somebody.
 func (s *subject) link(kind, to string) (token string) {

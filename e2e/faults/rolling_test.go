@@ -353,34 +353,41 @@ func createUser(ctx context.Context, admin harness.Client, email string) error {
 	return err
 }
 
-// Guarantees 9 and 10: a rolling restart of two copies of everything, under load
-// over HTTP/1.1 and HTTP/2 alike, loses no request and signs nobody out, and
-// while a service's copies restart no gateway is unready.
-func TestARollingRestartLosesNoRequest(t *testing.T) {
-	pair := harness.StartPair(t, harness.WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
-	balancers := []*balancer{newBalancer(pair, false), newBalancer(pair, true)}
+// crowd is traffic that never pauses, over HTTP/1.1 and HTTP/2 alike.
+type crowd struct {
+	*traffic
+	balancers    []*balancer
+	people, busy []*loadUser
+	stop         func()
+}
+
+// startCrowd begins the calls through both gateways, and waits until each kind of call has
+// been answered.
+func startCrowd(t *testing.T, pair [2]*harness.System) *crowd {
+	t.Helper()
+	c := &crowd{traffic: &traffic{answered: map[string]int{}}, balancers: []*balancer{newBalancer(pair, false), newBalancer(pair, true)}}
 	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer cancel()
-	c := &traffic{answered: map[string]int{}}
-	clients := make([]func(string) harness.Client, len(balancers))
-	for i, b := range balancers {
+	var running, crowded sync.WaitGroup
+	c.stop = sync.OnceFunc(func() {
+		cancel()
+		crowded.Wait()
+		running.Wait()
+	})
+	t.Cleanup(c.stop)
+	clients := make([]func(string) harness.Client, len(c.balancers))
+	for i, b := range c.balancers {
 		b.watch(ctx, &running)
 		over := &http.Client{Transport: b}
 		clients[i] = func(token string) harness.Client { return pair[0].ClientOver(over, token, connecthttp.WithProtoJSON()) }
 	}
-
-	var people, busy []*loadUser
 	for i := range 14 {
-		people = append(people, newLoadUser(t, pair[i%2], clients[i%2], fmt.Sprintf("roller-%d@example.com", i)))
+		c.people = append(c.people, newLoadUser(t, pair[i%2], clients[i%2], fmt.Sprintf("roller-%d@example.com", i)))
 	}
 	for i := range 8 {
-		busy = append(busy, newLoadUser(t, pair[i%2], clients[i/2%2], fmt.Sprintf("busy-%d@example.com", i)))
+		c.busy = append(c.busy, newLoadUser(t, pair[i%2], clients[i/2%2], fmt.Sprintf("busy-%d@example.com", i)))
 	}
 	admin := pair[0].Admin(t).Through(clients[1])
 
-	var crowded sync.WaitGroup
 	loop := func(pace time.Duration, act func(n int)) {
 		crowded.Go(func() {
 			ticker := time.NewTicker(pace)
@@ -391,40 +398,62 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 			}
 		})
 	}
-	for _, p := range people {
-		loop(50*time.Millisecond, func(int) { p.act(ctx, c) })
+	for _, p := range c.people {
+		loop(50*time.Millisecond, func(int) { p.act(ctx, c.traffic) })
 	}
-	loop(200*time.Millisecond, func(int) { c.call(ctx, "Login", people[0].login) })
+	loop(200*time.Millisecond, func(int) { c.call(ctx, "Login", c.people[0].login) })
 	loop(200*time.Millisecond, func(n int) {
 		c.call(ctx, "CreateUser", func(ctx context.Context) error {
 			return createUser(ctx, admin.Client(), fmt.Sprintf("created-%d@example.com", n))
 		})
 	})
-
 	c.untilMore(t, "before")
-	for _, name := range []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff} {
-		unready := said(balancers)
-		for i, one := range pair {
-			what := fmt.Sprintf("%s %d", name, i)
-			t.Logf("%s restarts %s", time.Now().Format("15:04:05.000"), what)
-			restart(t, one, name, c, busy)
-			c.untilMore(t, "after the restart of "+what)
-		}
-		if now := said(balancers); name == harness.RoleBff && now == unready {
+	return c
+}
+
+// wantNothingLost ends the traffic. No call may have failed, everybody is still signed in,
+// and both services have the same accounts.
+func (c *crowd) wantNothingLost(t *testing.T, s *harness.System) {
+	t.Helper()
+	c.stop()
+	c.report(t, c.balancers)
+	for _, p := range append(c.people, c.busy...) {
+		p.wantSignedIn(t)
+	}
+	s.UntilRead(t, harness.RoleUsers)
+	wantSameAccountsInBoth(t, s)
+}
+
+// Guarantees 9 and 10: a rolling restart of two copies of everything, under load
+// over HTTP/1.1 and HTTP/2 alike, loses no request and signs nobody out, and
+// while a service's copies restart no gateway is unready.
+func TestARollingRestartLosesNoRequest(t *testing.T) {
+	pair := harness.StartPair(t, harness.WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
+	c := startCrowd(t, pair)
+	for _, name := range rollingOrder {
+		unready := said(c.balancers)
+		c.roll(t, pair, name, "restart")
+		if now := said(c.balancers); name == harness.RoleBff && now == unready {
 			t.Error("the gateways restarted and never said that they weren't ready")
 		} else if name != harness.RoleBff && now != unready {
 			t.Errorf("while %s restarted, a gateway said %d times that it wasn't ready", name, now-unready)
 		}
 	}
-	cancel()
-	crowded.Wait()
+	c.wantNothingLost(t, pair[0])
+}
 
-	c.report(t, balancers)
-	for _, p := range append(people, busy...) {
-		p.wantSignedIn(t)
+// rollingOrder is the order in which the roles are replaced.
+var rollingOrder = []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff}
+
+// roll restarts the copies of a role, one after the other.
+func (c *crowd) roll(t *testing.T, pair [2]*harness.System, name, what string) {
+	t.Helper()
+	for i, one := range pair {
+		what := fmt.Sprintf("%s of %s %d", what, name, i)
+		t.Logf("%s %s", time.Now().Format("15:04:05.000"), what)
+		restart(t, one, name, c.traffic, c.busy)
+		c.untilMore(t, "after the "+what)
 	}
-	pair[0].UntilRead(t, harness.RoleUsers)
-	wantSameAccountsInBoth(t, pair[0])
 }
 
 // report logs what was served, and fails the test for each call that failed.

@@ -116,6 +116,18 @@ func Execute(t *testing.T, url string, statements ...string) {
 // derived from SecretKey.
 func ServiceLogins(t *testing.T, databaseURL string) []string {
 	t.Helper()
+	database := DerivedLogins(t, databaseURL)
+	var urls []string
+	for _, service := range database.Services() {
+		urls = append(urls, database.URL(service))
+	}
+	return urls
+}
+
+// DerivedLogins returns a database whose schema a program has applied with SecretKey, from
+// which it derived the passwords of the services' logins.
+func DerivedLogins(t *testing.T, databaseURL string) pgtest.Database {
+	t.Helper()
 	secret, err := hex.DecodeString(SecretKey)
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +136,7 @@ func ServiceLogins(t *testing.T, databaseURL string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var urls []string
+	database := pgtest.Database{Owner: databaseURL}
 	services, err := pgtest.SchemaConfig(t, databaseURL).Services()
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +150,7 @@ func ServiceLogins(t *testing.T, databaseURL string) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		urls = append(urls, url)
+		database.SetURL(service, url)
 	}
-	return urls
+	return database
 }

@@ -65,9 +65,9 @@ func StartProcess(t testing.TB, env []string, args ...string) *Process {
 
 // StartProgram runs another program with an environment. It is killed at the end of the
 // test.
-func StartProgram(t testing.TB, program string, env []string) *Process {
+func StartProgram(t testing.TB, program string, env []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Cmd: exec.Command(program), Ended: make(chan struct{})}
+	p := &Process{Cmd: exec.Command(program, args...), Ended: make(chan struct{})}
 	p.Cmd.Env = env
 	p.start(t)
 	return p

@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,6 +43,8 @@ type System struct {
 	Processes map[string]*Process
 	Roles     map[string]role
 	Owner     *pgxpool.Pool
+	// Program is what Start runs instead of the test binary, unless it is empty.
+	Program string
 }
 
 // role is how one process is started.
@@ -49,6 +52,15 @@ type role struct {
 	Env    []string
 	Listen string
 	ops    string
+}
+
+// Roles returns the names of the services, each the role of a process. The last one is
+// the gateway.
+func Roles() (names []string) {
+	for _, service := range app.Services() {
+		names = append(names, service.Name)
+	}
+	return names
 }
 
 // services returns the services in the order in which they start: each after those
@@ -140,13 +152,25 @@ func Start(t testing.TB, shape Shape, opts ...Option) *System {
 // calls over both copies of the services that it calls.
 func StartPair(t testing.TB, opts ...Option) [2]*System {
 	t.Helper()
-	pair := newSystems(t, 2, opts)
+	pair := NewPair(t, opts...)
+	StartCopies(t, pair)
+	return pair
+}
+
+// NewPair is StartPair without the start.
+func NewPair(t testing.TB, opts ...Option) [2]*System {
+	t.Helper()
+	return [2]*System(newSystems(t, 2, opts))
+}
+
+// StartCopies starts each service of both copies.
+func StartCopies(t testing.TB, pair [2]*System) {
+	t.Helper()
 	for _, service := range services() {
 		for _, one := range pair {
 			one.Start(t, service.Name)
 		}
 	}
-	return [2]*System(pair)
 }
 
 // StartServe starts gatehouse serve with the settings on the database of an owner,
@@ -236,7 +260,13 @@ func newSystems(t testing.TB, copies int, opts []Option) []*System {
 func (s *System) Start(t testing.TB, name string, env ...string) *Process {
 	t.Helper()
 	role := s.Roles[name]
-	p := StartProcess(t, slices.Concat(role.Env, []string{"GATEHOUSE_LISTEN=" + role.Listen}, env), name)
+	settings := slices.Concat(role.Env, []string{"GATEHOUSE_LISTEN=" + role.Listen}, env)
+	var p *Process
+	if s.Program == "" {
+		p = StartProcess(t, settings, name)
+	} else {
+		p = StartProgram(t, s.Program, append(settings, "PATH="+os.Getenv("PATH")), name)
+	}
 	s.Processes[name] = p
 	Eventually(t, 30*time.Second, "start "+name, func() error {
 		if p.HasEnded() {

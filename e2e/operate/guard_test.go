@@ -123,3 +123,39 @@ func TestASharedDatabaseIsUsedAfterAYes(t *testing.T) {
 		t.Errorf("schema status, once it is ours: exit status %d, said %s", status, said)
 	}
 }
+
+// The index is built while the table has more than 64 MiB, and a change that would block it is
+// refused at the command line.
+func TestALargeTableIsNotBlockedByTheSchema(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Empty(t)
+	env := []string{"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey}
+	if status, said := harness.RunCommand(t, env, "schema", "apply"); status != 0 {
+		t.Fatalf("schema apply: exit status %d, said %s", status, said)
+	}
+	conn := pgtest.Connect(t, database)
+	for _, statement := range []string{
+		`DROP INDEX auth.audit_events_event_idx`,
+		`ALTER TABLE auth.audit_events ALTER changed DROP NOT NULL`,
+		`INSERT INTO auth.audit_events (id, event, outcome, user_agent) SELECT gen_random_uuid(), 'session.login', 'success', repeat('x', 1500) FROM generate_series(1, 50000)`,
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	_, said := harness.RunCommand(t, env, "schema", "plan")
+	for _, part := range []string{"CREATE INDEX CONCURRENTLY", "-- Locks: SHARE UPDATE EXCLUSIVE on auth.audit_events, which blocks neither reads nor writes, while it builds an index of", "-- Blocks a large table, and refused without --allow-locking: ALTER TABLE"} {
+		if !strings.Contains(said, part) {
+			t.Errorf("schema plan said %s\nwant %q", said, part)
+		}
+	}
+	if status, said := harness.RunCommand(t, env, "schema", "apply"); status == 0 || !strings.Contains(said, "--allow-locking") {
+		t.Errorf("schema apply: exit status %d, said %s, want it refused", status, said)
+	}
+	if status, said := harness.RunCommand(t, env, "schema", "apply", "--allow-locking"); status != 0 {
+		t.Errorf("schema apply --allow-locking: exit status %d, said %s", status, said)
+	}
+	if status, said := harness.RunCommand(t, env, "schema", "status"); status != 0 {
+		t.Errorf("schema status: exit status %d, said %s", status, said)
+	}
+}

@@ -265,7 +265,7 @@ func TestReadinessTellsOperatorsWhichPartAndWhy(t *testing.T) {
 	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps())
 	at := s.Ops()
 	status, now := readinessAt(t, at[harness.RoleBff])
-	if status != http.StatusOK || !now.Ready || len(now.Parts) != 3 || !now.part(harness.RoleAuth).Ready || !now.part(harness.RoleUsers).Ready || now.Role != harness.RoleBff {
+	if status != http.StatusOK || !now.Ready || len(now.Parts) != len(harness.Roles()) || !now.part(harness.RoleAuth).Ready || !now.part(harness.RoleUsers).Ready || now.Role != harness.RoleBff {
 		t.Errorf("with everything there: %d %+v", status, now)
 	}
 

@@ -21,9 +21,9 @@ func runStatus(t *testing.T, at []string, args ...string) (code int, stdout, std
 	return p.Cmd.ProcessState.ExitCode(), p.Stdout.String(), p.Stderr.String()
 }
 
-// listeners returns the operators' listeners of auth, users and the gateway.
+// listeners returns the operators' listeners of all services.
 func listeners(s *harness.System) (at []string) {
-	for _, role := range []string{harness.RoleAuth, harness.RoleUsers, harness.RoleBff} {
+	for _, role := range harness.Roles() {
 		at = append(at, strings.TrimPrefix(s.Ops()[role], "http://"))
 	}
 	return at
@@ -61,12 +61,12 @@ func TestStatusPrintsTheSameLinesForPeopleAndScripts(t *testing.T) {
 	at := listeners(s)
 	code, text, said := runStatus(t, at, "--json")
 	now := statusOf(t, text)
-	if code != 0 || !now.Ready || len(now.Processes) != 3 {
+	if code != 0 || !now.Ready || len(now.Processes) != len(harness.Roles()) {
 		t.Fatalf("gatehouse status --json: exit status %d, %d processes, ready %t\n%s", code, len(now.Processes), now.Ready, said)
 	}
 	names := map[string]bool{}
 	values := map[string]float64{}
-	for i, role := range []string{harness.RoleAuth, harness.RoleUsers, harness.RoleBff} {
+	for i, role := range harness.Roles() {
 		process := now.Processes[i]
 		if process.Address != at[i] || process.Role != role || process.Version == "" || !process.Ready || len(process.Parts) == 0 {
 			t.Errorf("process %d: %+v, want %s at %s, ready", i, process, role, at[i])

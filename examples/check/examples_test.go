@@ -56,12 +56,19 @@ type server struct {
 	example
 	client *connect.Client
 	method protoreflect.MethodDescriptor // of the call
+	stop   func()
 }
 
 // start runs an example that verifies the tokens of a gateway, and waits until it
-// accepts connections.
-func start(t *testing.T, e example, g *gateway) *server {
+// accepts connections. It stores what it has to in a folder of its own, unless the
+// environment says where.
+func start(t *testing.T, e example, g *gateway, env ...string) *server {
 	t.Helper()
+	folder := t.TempDir()
+	secret := filepath.Join(folder, "secret")
+	if err := os.WriteFile(secret, []byte(accountSecret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +78,10 @@ func start(t *testing.T, e example, g *gateway) *server {
 	cmd := exec.Command(e.command[0], e.command[1:]...)
 	cmd.Dir = filepath.Join("..", e.folder)
 	cmd.Env = append(os.Environ(), "LISTEN="+listen, "GATEHOUSE_URL="+g.URL)
+	for _, name := range []string{"SHOP", "QUOTES"} {
+		cmd.Env = append(cmd.Env, name+"_FILE="+filepath.Join(folder, "data.json"), name+"_SECRET_FILE="+secret)
+	}
+	cmd.Env = append(cmd.Env, env...)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
@@ -81,10 +92,11 @@ func start(t *testing.T, e example, g *gateway) *server {
 		_ = cmd.Wait()
 		close(ended)
 	}()
-	t.Cleanup(func() {
+	stop := func() {
 		_ = cmd.Process.Kill()
 		<-ended
-	})
+	}
+	t.Cleanup(stop)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if connection, err := net.Dial("tcp", listen); err == nil {
 			connection.Close()
@@ -106,12 +118,12 @@ func start(t *testing.T, e example, g *gateway) *server {
 		client = &http.Client{Transport: transport}
 	}
 	return &server{
-		example: e, method: methodOf(t, e),
+		example: e, method: methodOf(t, e, e.method), stop: stop,
 		client: connect.NewClient(connecthttp.NewTransport(client, "http://"+listen, e.options...)),
 	}
 }
 
-func methodOf(t *testing.T, e example) protoreflect.MethodDescriptor {
+func methodOf(t *testing.T, e example, name protoreflect.FullName) protoreflect.MethodDescriptor {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", e.folder, e.descriptors))
 	if err != nil {
@@ -125,16 +137,21 @@ func methodOf(t *testing.T, e example) protoreflect.MethodDescriptor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := files.FindDescriptorByName(e.method)
+	found, err := files.FindDescriptorByName(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return found.(protoreflect.MethodDescriptor)
 }
 
-// call makes the example's call with a token, or without if it is empty, and returns the
-// response as JSON.
+// call makes the example's call with a token, or without if it is empty.
 func (s *server) call(t *testing.T, token string) (proto.Message, error) {
+	t.Helper()
+	return s.send(t, token, s.method, s.request)
+}
+
+// send calls a method with a token, or without if it is empty.
+func (s *server) send(t *testing.T, token string, method protoreflect.MethodDescriptor, body string) (proto.Message, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -142,12 +159,12 @@ func (s *server) call(t *testing.T, token string) (proto.Message, error) {
 	if token != "" {
 		info.RequestHeader().Set("Authorization", "Bearer "+token)
 	}
-	request, response := dynamicpb.NewMessage(s.method.Input()), dynamicpb.NewMessage(s.method.Output())
-	if err := protojson.Unmarshal([]byte(s.request), request); err != nil {
+	request, response := dynamicpb.NewMessage(method.Input()), dynamicpb.NewMessage(method.Output())
+	if err := protojson.Unmarshal([]byte(body), request); err != nil {
 		t.Fatal(err)
 	}
-	procedure := "/" + string(s.method.Parent().FullName()) + "/" + string(s.method.Name())
-	err := s.client.CallUnary(ctx, connect.Spec{StreamType: connect.StreamTypeUnary, Schema: s.method, Procedure: procedure}, request, response)
+	procedure := "/" + string(method.Parent().FullName()) + "/" + string(method.Name())
+	err := s.client.CallUnary(ctx, connect.Spec{StreamType: connect.StreamTypeUnary, Schema: method, Procedure: procedure}, request, response)
 	return response, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,21 +21,29 @@ type gateway struct {
 	*httptest.Server
 	key  ed25519.PrivateKey
 	down atomic.Bool
+	// accounts answers the calls of AccountFeedService; nil to answer none.
+	accounts http.Handler
 }
 
-func newGateway(t *testing.T) *gateway {
+func newGateway(t *testing.T) *gateway { return newGatewayWith(t, nil) }
+
+func newGatewayWith(t *testing.T, accounts http.Handler) *gateway {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{key: key}
+	g := &gateway{key: key, accounts: accounts}
 	g.Server = httptest.NewServer(g)
 	t.Cleanup(g.Close)
 	return g
 }
 
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, accountFeed) && g.accounts != nil {
+		g.accounts.ServeHTTP(w, r)
+		return
+	}
 	if r.URL.Path != "/.well-known/identity-jwks.json" || g.down.Load() {
 		http.Error(w, "there is nothing here now", http.StatusServiceUnavailable)
 		return

@@ -6,13 +6,16 @@ grpc_tools.protoc the handlers are methods of a generated QuoteServiceServicer.
 
 import os
 import pathlib
+import threading
 from concurrent import futures
 
 import grpc
 import jwt
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from accounts import follow
 from identity import KeysUnavailable, Verifier
+from store import Store
 
 SERVICE = "quotes.v1.QuoteService"
 
@@ -22,12 +25,13 @@ for file in files.file:
     pool.Add(file)
 messages = message_factory.MessageFactory(pool)
 
+gateway = os.environ.get("GATEHOUSE_URL", "http://localhost:8001")
 verifier = Verifier(
-    issuer=os.environ.get("GATEHOUSE_URL", "http://localhost:8001"),
+    issuer=gateway,
     audience="quotes",  # as upstreams.yaml has it
 )
 
-quotes = [("The Analytical Engine weaves algebraical patterns.", "")]
+store = Store(os.environ.get("QUOTES_FILE", "quotes.json"))
 
 
 def caller(context):
@@ -47,9 +51,9 @@ def caller(context):
 
 def get_quote(request, context, response):
     caller(context)
-    if not 0 <= request.number < len(quotes):
+    if not 0 <= request.number < len(store.quotes):
         context.abort(grpc.StatusCode.NOT_FOUND, "There is no such quote.")
-    text, added_by = quotes[request.number]
+    text, added_by = store.quotes[request.number]
     return response(quote={"text": text, "added_by": added_by})
 
 
@@ -57,13 +61,15 @@ def add_quote(request, context, response):
     user = caller(context).get("sub")
     if user is None:
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "Sign in to call this method.")
-    quotes.append((request.text, user))
-    return response(number=len(quotes) - 1)
+    number = store.add(request.text, user)
+    if number is None:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The account was deleted. Sign in with another one.")
+    return response(number=number)
 
 
 def drop_quotes(request, context, response):
     caller(context)
-    del quotes[1:]
+    store.drop()
     return response()
 
 
@@ -79,6 +85,9 @@ def handler(method, call):
 
 
 def main():
+    # The secret of credential_file in upstreams.yaml.
+    secret = pathlib.Path(os.environ.get("QUOTES_SECRET_FILE", "quotes.secret")).read_text(encoding="utf-8").strip()
+    threading.Thread(target=follow, args=(store, gateway, secret), daemon=True).start()
     methods = pool.FindServiceByName(SERVICE).methods_by_name
     calls = {"GetQuote": get_quote, "AddQuote": add_quote, "DropQuotes": drop_quotes}
     handlers = {name: handler(methods[name], call) for name, call in calls.items()}

@@ -176,11 +176,11 @@ type entry struct {
 	encoded proto.Message
 	// json is the message, which keeps its JSON; nil for a part.
 	json *inJSON
-	// digest is a hash of the message and its schema, as text.
-	digest string
-	size   int // of the message in binary
-	tags   []string
-	since  epoch // before it was fetched
+	// etags are made of a hash of the message and its schema; nil for a part.
+	etags *etags
+	size  int // of the message in binary
+	tags  []string
+	since epoch // before it was fetched
 	// The entry is fresh until freshUntil, and never given after staleUntil.
 	freshUntil, staleUntil time.Time
 }

@@ -22,8 +22,12 @@ import (
 
 // isGet reports whether a call is a Connect GET.
 func isGet(ctx context.Context) bool {
-	info, ok := connecthttp.ServerInfoForContext(ctx)
-	return ok && info.HTTPMethod() == http.MethodGet
+	info, _ := connect.CallInfoForServerContext(ctx)
+	if info == nil {
+		return false
+	}
+	server, ok := info.TransportInfo.(interface{ HTTPMethod() string })
+	return ok && server.HTTPMethod() == http.MethodGet
 }
 
 func isNoStore(header *connect.Header) bool {
@@ -42,7 +46,7 @@ func ETags(method protoreflect.MethodDescriptor) connect.ServerInterceptor {
 			if err := next(ctx, spec, tagged); err != nil || !tagged.notModified {
 				return err
 			}
-			return connecthttp.NewNotModifiedError()
+			return errNotModified
 		}
 	}
 }
@@ -64,7 +68,7 @@ func (s *etagStream) Send(sent any) error {
 	if err != nil {
 		return err
 	}
-	if s.notModified = setETag(info, hash, privateControl); s.notModified {
+	if s.notModified = setETag(info, etagOf(hash, info.Codec, acceptsGzip(info)), privateControl); s.notModified {
 		return nil
 	}
 	return s.ServerStream.Send(message)
@@ -87,8 +91,8 @@ func (a answer) send(ctx context.Context, m *cachedMethod, stream connect.Server
 	if info.ResponseHeader().Get("Set-Cookie") != "" {
 		control = privateControl // a shared cache would give the cookie to everybody
 	}
-	if isGet(ctx) && !a.noStore && setETag(info, a.digest, control) {
-		return connecthttp.NewNotModifiedError()
+	if isGet(ctx) && !a.noStore && setETag(info, a.etags.of(info), control) {
+		return errNotModified
 	}
 	if info.Protocol == "" {
 		return stream.Send(proto.Clone(a.message)) // in process, the receiver owns the message
@@ -102,35 +106,72 @@ func (a answer) send(ctx context.Context, m *cachedMethod, stream connect.Server
 	return stream.Send(a.message)
 }
 
-// privateControl allows only the caller's own HTTP cache to store an answer.
-const privateControl = "private, no-cache"
+var (
+	// privateControl allows only the caller's own HTTP cache to store an answer.
+	privateControl = []string{"private, no-cache"}
+	publicControl  = []string{"public, no-cache"}
+	errNotModified = connecthttp.NewNotModifiedError()
+)
 
-func (m *cachedMethod) cacheControl(freshUntil, now time.Time) string {
+func (m *cachedMethod) cacheControl(freshUntil, now time.Time) []string {
 	switch {
 	case !m.Shared:
 		return privateControl
 	case len(m.Tags) > 0:
-		return "public, no-cache"
+		return publicControl
 	default:
-		return fmt.Sprintf("public, max-age=%d", max(0, freshUntil.Sub(now)/time.Second))
+		return []string{fmt.Sprintf("public, max-age=%d", max(0, freshUntil.Sub(now)/time.Second))}
 	}
+}
+
+// etagOf returns an answer's ETag as the values of a header. The bytes of an answer may
+// differ if the client accepts gzip.
+func etagOf(digest, codec string, gzip bool) []string {
+	end := `"`
+	if gzip {
+		end = `-gzip"`
+	}
+	return []string{`"` + digest + "-" + codec + end}
+}
+
+func acceptsGzip(info *connect.CallInfo) bool {
+	return strings.Contains(info.RequestHeader().Get("Accept-Encoding"), "gzip")
+}
+
+// etags are the ETags of an answer, which every response shares.
+type etags struct{ proto, protoGzip, json, jsonGzip []string }
+
+func newETags(digest string) *etags {
+	return &etags{
+		proto: etagOf(digest, connect.CodecNameProto, false), protoGzip: etagOf(digest, connect.CodecNameProto, true),
+		json: etagOf(digest, connect.CodecNameJSON, false), jsonGzip: etagOf(digest, connect.CodecNameJSON, true),
+	}
+}
+
+// of returns the ETag for the encoding of a call's response.
+func (e *etags) of(info *connect.CallInfo) []string {
+	json, gzip := info.Codec == connect.CodecNameJSON, acceptsGzip(info)
+	switch {
+	case json && gzip:
+		return e.jsonGzip
+	case json:
+		return e.json
+	case gzip:
+		return e.protoGzip
+	}
+	return e.proto
 }
 
 // setETag sets an answer's ETag and the headers that belong to it, and reports
 // whether the caller has the answer already.
-func setETag(info *connect.CallInfo, digest, control string) (notModified bool) {
-	end := `"`
-	if strings.Contains(info.RequestHeader().Get("Accept-Encoding"), "gzip") {
-		end = `-gzip"` // the bytes may differ
-	}
-	tag := `"` + digest + "-" + info.Codec + end
+func setETag(info *connect.CallInfo, tag, control []string) (notModified bool) {
 	header := info.ResponseHeader()
-	header.Set("ETag", tag)
-	header.Set("Cache-Control", control)
-	if strings.HasPrefix(control, "private") {
+	header.SetValues("Etag", tag)
+	header.SetValues("Cache-Control", control)
+	if strings.HasPrefix(control[0], "private") {
 		header.Add("Vary", "Authorization, Cookie") // connect adds Accept-Encoding
 	}
-	return matches(info.RequestHeader().Values("If-None-Match"), tag)
+	return matches(info.RequestHeader().Values("If-None-Match"), tag[0])
 }
 
 // matches compares weakly, as If-None-Match requires (RFC 9110, section 13.1.2).

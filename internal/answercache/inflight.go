@@ -118,7 +118,7 @@ func (c *Cache) callMethod(ctx context.Context, since epoch, q *query) (got answ
 	if err != nil {
 		return answer{}, err
 	}
-	e := &entry{message: stream.answer, encoded: preencoded(encoded), json: &inJSON{Message: stream.answer}, digest: hash, size: len(encoded), tags: q.tags, since: since}
+	e := &entry{message: stream.answer, encoded: preencoded(encoded), json: &inJSON{Message: stream.answer}, etags: newETags(hash), size: len(encoded), tags: q.tags, since: since}
 	e.freshUntil = parts.orEarlier(c.config.Now().Add(m.TTL))
 	e.staleUntil = e.freshUntil.Add(max(m.StaleWhileRevalidate, m.StaleIfError))
 	got = answer{entry: e, header: info.ResponseHeader(), noStore: isNoStore(info.ResponseHeader())}

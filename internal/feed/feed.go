@@ -7,8 +7,10 @@
 // pooler.
 //
 // A row carries the ID of the transaction that wrote it. A poll reads the rows that
-// were not visible in the snapshot of the previous poll (position.go). Unlike a
-// sequence, this does not miss a transaction that commits late. A watcher can resume
+// were not visible in the snapshot of the previous poll (position.go): those of the
+// transactions that ran then, and of later ones. Unlike a sequence, this does not miss a
+// transaction that commits late, and unlike the oldest running transaction, it does not
+// make each poll read again what was written since that began. A watcher can resume
 // from its cursor at any instance.
 package feed
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"gatehouse/internal/feed"
@@ -235,5 +236,46 @@ func TestAPollUsesTheIndex(t *testing.T) {
 	}
 	if !strings.Contains(plan.String(), "changes_xid_idx") || strings.Contains(plan.String(), "Seq Scan") {
 		t.Errorf("the plan is\n%s", plan.String())
+	}
+}
+
+// While a transaction runs, anywhere on the server, a poll reads what is new, and not again
+// what was written since that transaction began.
+func TestAPollIsBoundedWhileATransactionRuns(t *testing.T) {
+	t.Parallel()
+	database := pgtest.New(t)
+	db := pgtest.Pool(t, database.Users)
+	f := feed.NewTags(db, "users.changes", slog.New(slog.DiscardHandler))
+	long, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer long.Rollback(t.Context())
+	if _, err := long.Exec(t.Context(), "INSERT INTO users.changes (tag) VALUES ('profile/late')"); err != nil {
+		t.Fatal(err)
+	}
+	owner := pgtest.Connect(t, database.Owner)
+	for _, statement := range []string{"INSERT INTO users.changes (tag) SELECT 'profile/' || n FROM generate_series(1, 20000) n", "ANALYZE users.changes"} {
+		if _, err := owner.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, found, err := f.Poll(t.Context(), "")
+	if err != nil || found != 20_000 {
+		t.Fatalf("the first poll found %d, %v", found, err)
+	}
+	for _, plan := range pgtest.Explain(t, owner, pgx.TraceQueryStartData{SQL: f.SelectForTest(), Args: []any{pgx.NamedArgs{"seen": seen}}})[:1] {
+		if rows := plan.Rows(); rows > 10 {
+			t.Errorf("a poll reads %d rows while nothing is new:\n%s", rows, plan)
+		}
+	}
+	if _, found, err := f.Poll(t.Context(), seen); err != nil || found != 0 {
+		t.Errorf("a poll found %d, %v; want nothing new", found, err)
+	}
+	if err := long.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, found, err := f.Poll(t.Context(), seen); err != nil || found != 1 {
+		t.Errorf("a poll after the commit found %d, %v; want the late row", found, err)
 	}
 }

@@ -40,11 +40,16 @@ type TagNews struct {
 
 // NewTags returns the feed of a table of tags, such as "users.changes".
 func NewTags(db *pgxpool.Pool, table string, logger *slog.Logger) *Tags {
+	columns := `id::text, xid::text, tag, extract(epoch FROM create_time + interval '2 minutes' - clock_timestamp())::float8`
+	// One transaction may have written most of the table. The pair of comparisons is an
+	// equality for which Postgres uses the index anyway; OFFSET keeps it apart.
 	selectTags := `
-		SELECT id::text, xid::text, tag, extract(epoch FROM create_time + interval '2 minutes' - clock_timestamp())::float8
-		FROM ` + table + `
-		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
-			AND create_time > clock_timestamp() - interval '2 minutes'`
+		SELECT ` + columns + ` FROM ` + table + `
+		WHERE xid >= pg_snapshot_xmax(@seen::text::pg_snapshot) AND create_time > clock_timestamp() - interval '2 minutes'
+		UNION ALL
+		SELECT ` + columns + ` FROM unnest(ARRAY(SELECT pg_snapshot_xip(@seen::text::pg_snapshot))) AS running (since)
+		CROSS JOIN LATERAL (SELECT * FROM ` + table + ` WHERE xid >= since AND xid <= since OFFSET 0) AS unseen
+		WHERE create_time > clock_timestamp() - interval '2 minutes'`
 	return &Tags{
 		query: selectTags,
 		Feed: New(Config[string]{

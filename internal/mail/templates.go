@@ -63,7 +63,8 @@ type Letter struct {
 	// Site is where the recipient has their account.
 	Site string
 	// Values are "ip_address", "user_agent", "time" (RFC 3339), "new_email",
-	// "old_email", "first_name", "code", "codes_left" and "provider", as far as they are known.
+	// "old_email", "first_name", "code", "codes_left", "provider", "key_name" and
+	// "expire_time" (RFC 3339), as far as they are known.
 	Values map[string]string
 }
 
@@ -83,6 +84,8 @@ type page struct {
 	Code, CodesLeft string
 	// Provider is the name of another provider that signs in.
 	Provider string
+	// KeyName is the name of an API key, and Expires when it expires.
+	KeyName, Expires string
 }
 
 // Open reads the templates: those of a folder laid out like the built-in ones go
@@ -290,6 +293,8 @@ func (t *Templates) Render(letter Letter) (Rendered, error) {
 		OldEmail:  short(letter.Values["old_email"]),
 		Code:      short(letter.Values["code"]),
 		CodesLeft: short(letter.Values["codes_left"]), Provider: short(letter.Values["provider"]),
+		KeyName: name(letter.Values["key_name"]),
+		Expires: moment(letter.Values["expire_time"]),
 	})
 	if err != nil {
 		return Rendered{}, fmt.Errorf("render the mail %q in %s: %w", letter.Kind, found.language, err)

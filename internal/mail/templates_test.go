@@ -11,7 +11,7 @@ import (
 )
 
 // withLink are the kinds that have a link.
-var withLink = []string{"verify_email", "account_exists", "invitation", "reset_password", "confirm_email"}
+var withLink = []string{"verify_email", "account_exists", "invitation", "reset_password", "confirm_email", "sign_in"}
 
 const link = "https://example.com/link/verify#token=ghl_0123"
 
@@ -20,7 +20,7 @@ func letter(kind, locale string) Letter {
 		Kind: kind, Locale: locale, To: "ada@example.com", Site: "https://example.com", LinkLife: 30 * time.Minute,
 		Values: map[string]string{
 			"first_name": "Ada", "ip_address": "203.0.113.7", "user_agent": "Firefox", "time": "2026-01-02T03:04:05Z",
-			"new_email": "new@example.com", "old_email": "old@example.com", "code": "K7MQ2XWB", "codes_left": "9", "provider": "Google",
+			"new_email": "new@example.com", "old_email": "old@example.com", "code": "K7MQ2XWB", "codes_left": "9", "provider": "Google", "key_name": "Nightly", "expire_time": "2026-04-01T00:00:00Z",
 		},
 	}
 	if slices.Contains(withLink, kind) {
@@ -42,8 +42,8 @@ func TestEveryKindIsWrittenInEveryLanguage(t *testing.T) {
 	t.Parallel()
 	templates := open(t, nil)
 	kinds := slices.Sorted(maps.Keys(templates.byLanguage["en"]))
-	if len(kinds) != 22 {
-		t.Errorf("there are %d kinds, want 22: %v", len(kinds), kinds)
+	if len(kinds) != 25 {
+		t.Errorf("there are %d kinds, want 25: %v", len(kinds), kinds)
 	}
 	for language, has := range templates.byLanguage {
 		if got := slices.Sorted(maps.Keys(has)); !slices.Equal(got, kinds) {
@@ -101,6 +101,8 @@ func TestWhatAMailIsAboutStandsInIt(t *testing.T) {
 		"second_factor_failed":   {"203.0.113.7", "2026-01-02 03:04 UTC"},
 		"identity_linked":        {"203.0.113.7", "2026-01-02 03:04 UTC", "Google"},
 		"identity_unlinked":      {"203.0.113.7", "2026-01-02 03:04 UTC", "Google"},
+		"key_created":            {"Nightly", "2026-04-01 00:00 UTC", "203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"},
+		"key_expiring":           {"Nightly", "2026-04-01 00:00 UTC"},
 		"passkey_added":          {"203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"},
 		"passkey_removed":        {"203.0.113.7", "2026-01-02 03:04 UTC"},
 		"passkey_blocked":        {"203.0.113.7", "2026-01-02 03:04 UTC"},

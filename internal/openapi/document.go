@@ -216,6 +216,10 @@ var securitySchemes = object{
 		{"type", "http"}, {"scheme", "bearer"}, {"bearerFormat", "JWT"},
 		{"description", "The access token that Login, Register, VerifyEmail and Refresh return (RFC 9068). It is valid for five minutes."},
 	}},
+	{"apiKey", object{
+		{"type", "http"}, {"scheme", "bearer"}, {"bearerFormat", "ghk_…"},
+		{"description", "An API key that CreateKey returns. It must hold one of the scopes of the method, and is accepted by methods that have any."},
+	}},
 	{"refreshCookie", object{
 		{"type", "apiKey"}, {"in", "cookie"}, {"name", "gatehouse-refresh"},
 		{"description", "The refresh token in a cookie, named __Host-gatehouse-refresh over https. A sign-in with X-Gatehouse-Session: cookie sets it."},

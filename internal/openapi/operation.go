@@ -183,7 +183,11 @@ func media(schema object, example any) object {
 func (d *document) securityOf(m *method) []object {
 	switch {
 	case personal(m.policy):
-		return []object{{{"accessToken", []string{}}}, {{"sessionCookie", []string{}}}}
+		accepted := []object{{{"accessToken", []string{}}}, {{"sessionCookie", []string{}}}}
+		if len(m.policy.Scopes) > 0 {
+			accepted = append(accepted, object{{"apiKey", []string{}}})
+		}
+		return accepted
 	case d.isShort(m) && m.Input().Fields().ByName("refresh_token") != nil:
 		return []object{{}, {{"refreshCookie", []string{}}}}
 	}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -251,7 +252,13 @@ func requestID(given string) string {
 	return given
 }
 
-func newRequestID() string { return uuid.New().String() }
+// newRequestID returns a random UUID (RFC 9562, version 4).
+func newRequestID() string {
+	var id uuid.UUID
+	_, _ = rand.Read(id[:]) // never fails
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id.String()
+}
 
 // limitTime gives every call a deadline: the caller's own, or the method's time limit
 // if that is sooner. A call whose deadline has passed does not begin.
@@ -272,9 +279,9 @@ func limitTime(p *policy.Method) (connect.ServerInterceptor, error) {
 				return next(ctx, spec, stream)
 			}
 			CallFrom(ctx).OurLimit = true
-			ctx, cancel := context.WithTimeout(ctx, limit)
-			defer cancel()
-			return next(ctx, spec, stream)
+			limited := &limitedContext{Context: ctx, deadline: time.Now().Add(limit)}
+			defer limited.end()
+			return next(limited, spec, stream)
 		}
 	}, nil
 }

@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
+	"gatehouse/internal/unary"
 )
 
 // connect refuses some malformed requests before the interceptors run: with its own
@@ -51,6 +51,8 @@ var (
 		"The request has too many headers: send at most 200.")
 	errUnknownMethod = fault.New(connect.CodeUnimplemented, fault.ReasonUnknownMethod, "There is no such method.")
 )
+
+var errorWriter = connecthttp.NewErrorWriter()
 
 var (
 	connectTimeout = regexp.MustCompile(`^[0-9]{1,10}$`)
@@ -92,9 +94,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *Refusal) {
 		slog.Int("status", status), slog.String("client_ip", s.clientIP(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))),
 		slog.String("request_id", id), slog.String("reason", fault.Reason(no.err)))
 	if inGRPC {
-		_ = connecthttp.NewErrorWriter().Write(w, r, no.err)
+		_ = errorWriter.Write(w, r, no.err)
 	} else {
-		_ = connecthttp.NewErrorWriter().Write(statusWriter{ResponseWriter: w, status: no.status}, r, no.err)
+		_ = errorWriter.Write(statusWriter{ResponseWriter: w, status: no.status}, r, no.err)
 	}
 }
 
@@ -171,12 +173,12 @@ func checkCharset(r *http.Request) *Refusal {
 }
 
 func checkGet(r *http.Request) *Refusal {
-	query := getQueryOf(r.URL.RawQuery)
-	encoding, base64, version := query.encoding, query.base64, query.connect
+	query := unary.QueryOf(r.URL.RawQuery)
+	encoding, base64, version := query.Encoding, query.Base64, query.Connect
 	switch {
-	case !query.hasMessage, encoding != "json" && encoding != "proto", base64 != "" && base64 != "0" && base64 != "1", version != "" && version != "v1":
+	case !query.HasMessage, encoding != "json" && encoding != "proto", base64 != "" && base64 != "0" && base64 != "1", version != "" && version != "v1":
 		return &Refusal{err: errQuery, status: http.StatusBadRequest}
-	case !isCompression(query.compression):
+	case !isCompression(query.Compression):
 		return &Refusal{err: errCompression, status: http.StatusNotImplemented}
 	}
 	if timeout := r.Header.Get("Connect-Timeout-Ms"); timeout != "" && !connectTimeout.MatchString(timeout) {
@@ -186,54 +188,6 @@ func checkGet(r *http.Request) *Refusal {
 		return &Refusal{err: errGetBody, status: http.StatusBadRequest}
 	}
 	return nil
-}
-
-// getQuery is the query of a Connect GET.
-type getQuery struct {
-	connect, encoding, base64, compression string
-	hasMessage                             bool
-}
-
-// getQueryOf parses the query like [url.ParseQuery], without a map and without unescaping
-// the message. It uses the first value of a repeated name.
-func getQueryOf(raw string) getQuery {
-	var query getQuery
-	var seen [4]bool
-	for pair := range strings.SplitSeq(raw, "&") {
-		name, value, _ := strings.Cut(pair, "=")
-		if strings.Contains(pair, ";") {
-			continue
-		}
-		name, err := url.QueryUnescape(name)
-		if err != nil {
-			continue
-		}
-		if name == "message" {
-			query.hasMessage = query.hasMessage || isEscapedWell(value)
-			continue
-		}
-		for i, field := range [...]struct {
-			name string
-			into *string
-		}{{"connect", &query.connect}, {"encoding", &query.encoding}, {"base64", &query.base64}, {"compression", &query.compression}} {
-			if field.name != name || seen[i] {
-				continue
-			}
-			if value, err := url.QueryUnescape(value); err == nil {
-				*field.into, seen[i] = value, true
-			}
-		}
-	}
-	return query
-}
-
-// isEscapedWell reports whether [url.QueryUnescape] accepts a text.
-func isEscapedWell(text string) bool {
-	if !strings.Contains(text, "%") {
-		return true
-	}
-	_, err := url.QueryUnescape(text)
-	return err == nil
 }
 
 // hasBody reports whether a request has a body. If the length is unknown, it reads a byte.

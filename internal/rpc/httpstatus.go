@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
 )
 
 // connectStatus is the HTTP status of a code in the Connect protocol.
@@ -38,10 +37,12 @@ func connectStatus(code connect.Code) int {
 	}
 }
 
+// overHTTP is the TransportInfo of a call over HTTP.
+type overHTTP interface{ HTTPMethod() string }
+
 // httpStatus returns the HTTP status of a call's response; 0 for a call in process.
 func httpStatus(ctx context.Context, info *connect.CallInfo, failure *connect.Error, notModified bool) int {
-	server, ok := connecthttp.ServerInfoForContext(ctx)
-	if !ok || server == nil || info.Protocol == "" {
+	if _, ok := info.TransportInfo.(overHTTP); !ok || info.Protocol == "" {
 		return 0
 	}
 	if notModified {

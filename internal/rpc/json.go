@@ -46,7 +46,7 @@ func (c jsonCodec) MarshalWrite(ctx context.Context, dst io.Writer, msg any) err
 
 // UnmarshalRead implements [connect.Codec].
 func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) error {
-	text, err := io.ReadAll(src)
+	text, err := readAll(src)
 	if err != nil {
 		return err
 	}
@@ -67,6 +67,14 @@ func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) er
 		return err
 	}
 	return checkEnumNames(message.ProtoReflect().Descriptor(), read)
+}
+
+// readAll returns the rest of src, without a copy if it is a buffer.
+func readAll(src io.Reader) ([]byte, error) {
+	if buffer, ok := src.(*bytes.Buffer); ok {
+		return buffer.Bytes(), nil
+	}
+	return io.ReadAll(src)
 }
 
 // checkEnumNames returns an error for an unknown name of an enum value, with the text that

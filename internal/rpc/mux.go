@@ -12,6 +12,7 @@ import (
 	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
 
@@ -19,6 +20,7 @@ import (
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/serve"
+	"gatehouse/internal/unary"
 )
 
 // Mux serves a server's methods, and pages. Each page declares its access, as each method
@@ -29,6 +31,9 @@ type Mux struct {
 	pages   []Page
 	mounted []string                // the patterns of the methods and their services
 	methods map[string]http.Handler // by procedure
+	// NotFound may respond to a request for a path that nothing serves, and reports whether
+	// it did; nil for never.
+	NotFound func(w http.ResponseWriter, r *http.Request) bool
 	// frontend serves what is below prefix; nil for none.
 	frontend http.Handler
 	prefix   string
@@ -162,6 +167,9 @@ func (m *Mux) refuseUnknown(w http.ResponseWriter, r *http.Request, handler http
 	if answer.status == http.StatusMethodNotAllowed {
 		allow = answer.header.Get("Allow")
 	}
+	if allow == "" && m.NotFound != nil && m.NotFound(w, r) {
+		return
+	}
 	m.RefusePath(w, r, allow)
 }
 
@@ -204,6 +212,9 @@ type methodMux struct {
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if p := m.of.methods[pattern]; p != nil {
+		if !p.Streams() {
+			handler = m.of.unaryHandler(pattern, handler)
+		}
 		switch {
 		case p.Streams():
 			handler = serve.UntilStop(withoutTimeLimits(handler))
@@ -215,6 +226,15 @@ func (m methodMux) Handle(pattern string, handler http.Handler) {
 	}
 	m.mux.Handle(pattern, handler)
 	m.mounted = append(m.mounted, pattern)
+}
+
+// unaryHandler returns the handler of a unary method. connects is connect's own.
+func (s *Server) unaryHandler(procedure string, connects http.Handler) http.Handler {
+	i := slices.IndexFunc(s.registered, func(m connect.Method) bool { return m.Spec.Procedure == procedure })
+	return &unary.Handler{
+		Server: s.rpc, Spec: s.registered[i].Spec, Proto: connectproto.NewBinaryCodec(), JSON: newJSONCodec(),
+		MaxBytes: MaxMessageBytes, CompressMinBytes: s.compressMinBytes, Other: connects,
+	}
 }
 
 func withoutTimeLimits(next http.Handler) http.Handler {

@@ -71,6 +71,8 @@ type Server struct {
 	// clientIP is ServerConfig.ClientIP.
 	clientIP func(peer string, forwarded []string) string
 	measured bool // it has telemetry
+	// compressMinBytes is ServerConfig.CompressMinBytes.
+	compressMinBytes int
 }
 
 // NewServer builds a server of the services that register registers. It returns an error
@@ -100,7 +102,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	if err != nil {
 		return nil, err
 	}
-	server := &Server{rpc: connect.NewServer(), policies: policies, methods: map[string]*policy.Method{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, measured: config.Telemetry != nil, options: []connecthttp.Option{
+	server := &Server{rpc: connect.NewServer(), policies: policies, methods: map[string]*policy.Method{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, compressMinBytes: config.CompressMinBytes, measured: config.Telemetry != nil, options: []connecthttp.Option{
 		connecthttp.WithReadMaxBytes(MaxMessageBytes), connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
 	}}
 	batches.server = server

@@ -87,8 +87,15 @@ func (t *target) accountLogChanges(ctx context.Context) ([]statement, error) {
 		lines = append(lines, "ALTER FUNCTION auth.log_account() OWNER TO "+pgx.Identifier{owner}.Sanitize())
 	}
 	var changes []statement
-	for _, line := range append(lines, fillAccountLog...) {
+	for _, line := range lines {
 		changes = append(changes, statement{sql: line, text: line})
+	}
+	locks, err := t.readLocks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range fillAccountLog {
+		changes = append(changes, statement{sql: line, text: line, lock: locks.on("auth.accounts", shareRowExclusive, readsRows)})
 	}
 	return changes, nil
 }

@@ -16,6 +16,8 @@ const (
 	invalidAuthorization  = "28000"
 	invalidCatalogName    = "3D000"
 	undefinedTable        = "42P01"
+	duplicateTable        = "42P07"
+	deadlockDetected      = "40P01"
 	insufficientPrivilege = "42501"
 	lockNotAvailable      = "55P03"
 	tooManyConnections    = "53300"
@@ -43,7 +45,7 @@ func connectError(err error) error {
 func executeError(s statement, err error) error {
 	switch {
 	case hasCode(err, lockNotAvailable):
-		return fmt.Errorf("another transaction held a lock on a table for 10 s. Nothing was changed. Try again: execute %q: %w", s.text, err)
+		return fmt.Errorf("another transaction held a lock on a table in ten attempts of 2 s. Nothing was changed. End that transaction (see pg_stat_activity) and try again: execute %q: %w", s.text, err)
 	case hasCode(err, insufficientPrivilege):
 		return fmt.Errorf("the user of DATABASE_URL lacks the privilege: execute %q: %w", s.text, err)
 	}

@@ -15,7 +15,8 @@
 //     compared with the catalog and corrected with idempotent statements.
 //
 // All changes are made in one transaction under an advisory lock, so that a failure leaves no
-// partial state, and so that one of several concurrent processes makes them. The table
+// partial state, and so that one of several concurrent processes makes them; indexes of large
+// tables are built after it (see Apply). The table
 // applied_schema of each schema stores the number of schema.sql and hashes of its text and of
 // the tables. While those match, Apply runs a few queries and needs no scratch database.
 package schema
@@ -25,6 +26,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -66,9 +68,19 @@ type Config struct {
 	// AllowDestructive permits changes that lose data.
 	AllowDestructive bool
 
+	// AllowLocking permits statements that block a large table until every row is processed.
+	AllowLocking bool
+
+	// LargeTable is the size in bytes from which a table is large; 0 is 64 MiB.
+	LargeTable int64
+
 	// Shared permits the first Apply to a database that contains tables of other programs.
 	// Apply still refuses a schema of another program that has the name of a service.
 	Shared bool
+
+	// SettingNames are the environment names of the binary's settings. Apply records them for
+	// older binaries (see database.SettingNames).
+	SettingNames []string
 
 	// Logger receives the applied numbers; nil disables logging.
 	Logger *slog.Logger
@@ -76,11 +88,17 @@ type Config struct {
 
 // Proposal lists the changes that Apply would make.
 type Proposal struct {
-	// Statements are in the order of execution. Passwords are masked.
+	// Statements are in the order of execution. Passwords are masked. Indexes that are built
+	// concurrently come last: they are not part of the transaction.
 	Statements []string
+	// Locks are the locks on existing tables by statement; nil for a statement without one.
+	Locks []*Lock
 	// Destructive describes each change that loses data. Apply refuses them without
 	// AllowDestructive.
 	Destructive []string
+	// Locking describes each statement that blocks a large table until every row is
+	// processed. Apply refuses them without AllowLocking.
+	Locking []string
 }
 
 // Result lists the changes that Apply made.
@@ -179,37 +197,13 @@ func (t *target) propose(ctx context.Context) (Proposal, error) {
 	if err != nil {
 		return Proposal{}, err
 	}
-	return Proposal{
-		Statements:  append(texts(tables.statements), texts(roles)...),
-		Destructive: tables.destructive,
-	}, nil
-}
-
-// Apply migrates the database to the state that schema.sql declares. It does not change a
-// database with a larger number. Errors: *DestructiveError for changes that lose data,
-// *ForeignError for a database of another program.
-func Apply(ctx context.Context, cfg Config) (Result, error) {
-	t, err := open(ctx, cfg)
-	if err != nil {
-		return Result{}, err
+	now, later := splitConcurrent(tables.statements)
+	all := slices.Concat(now, roles, later)
+	proposal := Proposal{Statements: texts(all), Destructive: tables.destructive, Locking: locking(all)}
+	for _, s := range all {
+		proposal.Locks = append(proposal.Locks, s.lock)
 	}
-	defer t.close()
-	result := Result{Own: map[string]Result{}}
-	for _, s := range t.sources {
-		one := Result{Number: max(s.stored, s.number), Newer: s.newer()}
-		if s.own == "" {
-			result.Number, result.Newer = one.Number, one.Newer
-		} else {
-			result.Own[s.own] = one
-		}
-	}
-	if t.skipNewer(); len(t.sources) > 0 {
-		result.Statements, err = t.apply(ctx)
-	}
-	if err != nil {
-		return Result{}, err
-	}
-	return result, nil
+	return proposal, nil
 }
 
 func (t *target) apply(ctx context.Context) ([]string, error) {
@@ -230,6 +224,9 @@ func (t *target) apply(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		for _, s := range changed {
+			if len(t.indexes) > 0 {
+				break // The number waits for them.
+			}
 			if err := t.storeState(ctx, s); err != nil {
 				return nil, err
 			}
@@ -240,7 +237,11 @@ func (t *target) apply(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	done = append(done, roles...)
-	if len(changed) == 0 && len(done) == 0 {
+	recorded, err := t.recordNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(changed) == 0 && len(done) == 0 && !recorded {
 		return nil, nil
 	}
 	if err := t.tx.Commit(); err != nil {
@@ -267,6 +268,7 @@ type target struct {
 	roles          []serviceRole
 	reader         *serviceRole   // nil for none
 	passwordChecks sync.WaitGroup // running checks of the roles' passwords
+	indexes        []statement    // to build concurrently after the transaction
 }
 
 // open connects, acquires the advisory lock and reads the stored state.
@@ -311,7 +313,7 @@ SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = 0;
 SET LOCAL lock_timeout = 0;
 SELECT pg_advisory_xact_lock(%d);
-SET LOCAL lock_timeout = '10s'`
+SET LOCAL lock_timeout = '2s'`
 
 func (t *target) begin(ctx context.Context) error {
 	tx, err := t.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
@@ -342,6 +344,21 @@ type statement struct {
 	sql  string
 	args []any
 	text string
+
+	lock       *Lock // on an existing table; nil for none
+	concurrent bool  // an index to build after the transaction
+}
+
+// splitConcurrent separates the indexes to build after the transaction.
+func splitConcurrent(statements []statement) (now, later []statement) {
+	for _, s := range statements {
+		if s.concurrent {
+			later = append(later, s)
+		} else {
+			now = append(now, s)
+		}
+	}
+	return now, later
 }
 
 func texts(statements []statement) []string {
@@ -353,6 +370,9 @@ func texts(statements []statement) []string {
 }
 
 func (t *target) execute(ctx context.Context, statements []statement) error {
+	if refused := locking(statements); len(refused) > 0 && !t.AllowLocking {
+		return &LockingError{Changes: refused}
+	}
 	for _, s := range statements {
 		if _, err := t.tx.ExecContext(ctx, s.sql, s.args...); err != nil {
 			return executeError(s, err)

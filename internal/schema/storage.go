@@ -48,7 +48,7 @@ func readStorage(ctx context.Context, tx *sql.Tx, services []string) ([]storageP
 
 // storageChanges returns the statements that set the declared storage parameters. They
 // rewrite no rows, and block neither reads nor writes.
-func storageChanges(current, desired []storageParameter) []statement {
+func storageChanges(locks *locks, current, desired []storageParameter) []statement {
 	has := map[storageParameter]bool{}
 	for _, one := range current {
 		has[one] = true
@@ -59,7 +59,7 @@ func storageChanges(current, desired []storageParameter) []statement {
 			continue
 		}
 		text := fmt.Sprintf("ALTER TABLE %s SET (%s = %s)", one.table, one.name, one.value)
-		changes = append(changes, statement{sql: text, text: text})
+		changes = append(changes, statement{sql: text, text: text, lock: locks.on(one.table, shareUpdateExclusive, "")})
 	}
 	return changes
 }

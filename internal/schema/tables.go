@@ -91,7 +91,8 @@ func (t *target) alterTables(ctx context.Context, sources []*source) ([]string, 
 	if len(changes.destructive) > 0 && !t.AllowDestructive {
 		return nil, &DestructiveError{Changes: changes.destructive}
 	}
-	if err := t.execute(ctx, changes.statements); err != nil {
+	now, later := splitConcurrent(changes.statements)
+	if err := t.execute(ctx, now); err != nil {
 		return nil, err
 	}
 	// Otherwise each start would retry a difference that Atlas cannot remove.
@@ -99,11 +100,12 @@ func (t *target) alterTables(ctx context.Context, sources []*source) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	if len(rest.statements) > 0 {
+	if remain, _ := splitConcurrent(rest.statements); len(remain) > 0 {
 		return nil, fmt.Errorf("the tables can't be altered to match schema.sql. These changes remain: %s",
-			strings.Join(texts(rest.statements), "; "))
+			strings.Join(texts(remain), "; "))
 	}
-	return texts(changes.statements), nil
+	t.indexes = later
+	return texts(now), nil
 }
 
 // declared returns all statements of the sources.
@@ -146,6 +148,10 @@ func (t *target) diff(ctx context.Context, desired desiredState, sources []*sour
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("inspect the database: %w", err)
 	}
+	drops, err := forgetInvalid(ctx, t.tx, t.services, current)
+	if err != nil {
+		return tableChanges{}, err
+	}
 	diff, err := drv.RealmDiff(current, desired.realm, atlas.DiffNormalized())
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("compare the database with schema.sql: %w", err)
@@ -163,11 +169,17 @@ func (t *target) diff(ctx context.Context, desired desiredState, sources []*sour
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("plan the changes: %w", err)
 	}
+	locks, err := t.readLocks(ctx)
+	if err != nil {
+		return tableChanges{}, err
+	}
+	dropped := droppedIndexes(plan)
+	changes.statements = drops
 	for _, c := range plan.Changes {
-		changes.statements = append(changes.statements, statement{sql: c.Cmd, args: c.Args, text: c.Cmd})
+		changes.statements = append(changes.statements, locks.planned(c, dropped))
 	}
 	storage, err := readStorage(ctx, t.tx, t.services)
-	changes.statements = append(changes.statements, storageChanges(storage, desired.storage)...)
+	changes.statements = append(changes.statements, storageChanges(locks, storage, desired.storage)...)
 	return changes, err
 }
 

@@ -3,6 +3,7 @@
 package upstreamtest
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"fmt"
@@ -35,9 +36,13 @@ import (
 var shop []byte
 
 // File returns the file of the shop, whose proto is shop.v1. Change it to test others.
-func File() *descriptorpb.FileDescriptorProto {
+func File() *descriptorpb.FileDescriptorProto { return FileOf("shop") }
+
+// FileOf returns the file of another service that has the shop's methods, by its name: with
+// the package NAME.v1 and the paths of NAME.
+func FileOf(name string) *descriptorpb.FileDescriptorProto {
 	file := &descriptorpb.FileDescriptorProto{}
-	if err := prototext.Unmarshal(shop, file); err != nil {
+	if err := prototext.Unmarshal(bytes.ReplaceAll(shop, []byte("shop"), []byte(name)), file); err != nil {
 		panic(err)
 	}
 	return file

@@ -33,30 +33,37 @@ type service struct {
 	Person bool
 	// Feed says that the service reports its changes to gateways, which then cache.
 	Feed bool
+	// Database says that the service stores rows.
+	Database bool
 	// Part says that the newest rows of the caller are a part of GetMe.
 	Part bool
 }
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,30}$`)
 
-// newService returns a service by its name and its options: singular, person, feed and part.
+// newService returns a service by its name and its options: singular, database, person,
+// feed and part.
 func newService(name string, options []string) (*service, error) {
-	s := &service{Name: name, Singular: singular(name), Person: true, Feed: true}
+	s := &service{Name: name, Singular: singular(name), Database: true}
+	given := map[string]*bool{"database": &s.Database, "person": &s.Person, "feed": &s.Feed, "part": &s.Part}
+	said := map[string]bool{}
 	for _, option := range options {
 		key, value, _ := strings.Cut(option, "=")
 		switch {
 		case value == "":
 		case key == "singular":
 			s.Singular = value
-		case key == "person" && (value == "yes" || value == "no"):
-			s.Person = value == "yes"
-		case key == "feed" && (value == "yes" || value == "no"):
-			s.Feed = value == "yes"
-		case key == "part" && (value == "yes" || value == "no"):
-			s.Part = value == "yes"
+		case given[key] != nil && (value == "yes" || value == "no"):
+			*given[key], said[key] = value == "yes", true
 		default:
-			return nil, fmt.Errorf("%s is not an option: set SINGULAR to a word, PERSON, FEED or PART to yes or no", option)
+			return nil, fmt.Errorf("%s is not an option: set SINGULAR to a word, DATABASE, PERSON, FEED or PART to yes or no", option)
 		}
+	}
+	if !s.Database && (s.Person || s.Feed || s.Part) {
+		return nil, errors.New("without a database there are no rows of people, no changes to report and no part of GetMe: leave out PERSON, FEED and PART, or DATABASE=no")
+	}
+	for _, key := range []string{"person", "feed"} { // by default, what has a database has both
+		*given[key] = *given[key] || s.Database && !said[key]
 	}
 	if s.Part && !s.Person {
 		return nil, errors.New("GetMe has what belongs to the caller: leave out PART=yes, or PERSON=no")
@@ -114,6 +121,9 @@ func (s *service) TagField() string {
 
 // files are the templates by the files that they make.
 func (s *service) files() map[string]string {
+	if !s.Database {
+		return s.filesWithoutDatabase()
+	}
 	files := map[string]string{
 		"proto/" + s.Name + "/v1/" + s.Singular + "_service.proto": "service.proto",
 		"proto/bff/v1/" + s.Singular + "_service.proto":            "public.proto",
@@ -126,6 +136,7 @@ func (s *service) files() map[string]string {
 		s.Name + "/cancel.go":                                      "cancel.go",
 		s.Name + "/service_test.go":                                "service_test.go",
 		s.Name + "/plan_test.go":                                   "plan_test.go",
+		parityFolder + s.Name + ".yaml":                            "parity.yaml",
 	}
 	if s.Part {
 		files["bff/"+s.Singular+"_part.go"] = "part.go"
@@ -135,9 +146,27 @@ func (s *service) files() map[string]string {
 		files[s.Name+"/person.go"] = "person.go"
 		files[s.Name+"/erase_test.go"] = "erase_test.go"
 		files["e2e/service_"+s.Name+"_test.go"] = "e2e_test.go"
+	} else {
+		files[parityFolder+s.Name+"_list.yaml"] = "parity_list.yaml"
 	}
 	return files
 }
+
+func (s *service) filesWithoutDatabase() map[string]string {
+	return map[string]string{
+		"proto/" + s.Name + "/v1/" + s.Singular + "_service.proto": "static_service.proto",
+		"proto/bff/v1/" + s.Singular + "_service.proto":            "static_public.proto",
+		"app/service_" + s.Name + ".go":                            "static_app.go",
+		"bff/" + s.Singular + "_service.go":                        "static_bff.go",
+		s.Name + "/service.go":                                     "static_service.go",
+		s.Name + "/service_test.go":                                "static_service_test.go",
+		"e2e/service_" + s.Name + "_test.go":                       "static_e2e_test.go",
+		parityFolder + s.Name + ".yaml":                            "static_parity.yaml",
+	}
+}
+
+// parityFolder has the calls that are compared on every surface.
+const parityFolder = "e2e/contract/testdata/parity/service_"
 
 // add writes the files and adds the service to the list. It writes nothing if one of
 // the files exists.
@@ -158,7 +187,13 @@ func (s *service) add(root string) error {
 	if _, err := os.Stat(filepath.Join(root, s.Name)); !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("the folder %s exists: choose another NAME", s.Name)
 	}
+	if err := s.checkClient(root); err != nil {
+		return err
+	}
 	if err := s.enter(root); err != nil {
+		return err
+	}
+	if err := s.addToClient(root); err != nil {
 		return err
 	}
 	if s.Part {
@@ -314,7 +349,14 @@ func (s *service) remove(root string) error {
 	if edited = append(edited, unknown...); len(edited) > 0 {
 		return fmt.Errorf("%s edited since make service wrote the scaffold, nothing is removed: remove the service by hand", strings.Join(edited, ", "))
 	}
+	client, err := s.clientWithout(root)
+	if err != nil {
+		return err
+	}
 	if err := s.removeField(root); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, clientFile), client, 0o644); err != nil {
 		return err
 	}
 	if err := edit(root, listFile, s.word(), ""); err != nil {
@@ -365,14 +407,19 @@ func (s *service) next(root string, out io.Writer) error {
 		return err
 	}
 	if part {
-		fmt.Fprintf(out, "\nand one word in %s, and the field %s of GetMeResponse in\n%s. What is left to decide:\n\n", listFile, s.Name, answerFile)
+		fmt.Fprintf(out, "\none word in %s, one entry in %s,\nand the field %s of GetMeResponse in %s.\n", listFile, clientFile, s.Name, answerFile)
 	} else {
-		fmt.Fprintf(out, "\nand one word in %s. What is left to decide:\n\n", listFile)
+		fmt.Fprintf(out, "\none word in %s, and one entry in %s.\n", listFile, clientFile)
 	}
+	fmt.Fprint(out, "What is left to decide:\n\n")
 	fmt.Fprintf(out, "  1. proto/%s/v1/%s_service.proto: the fields of one %s\n", s.Name, s.Singular, s.Singular)
 	fmt.Fprintf(out, "  2. proto/bff/v1/%s_service.proto: what callers see of it, who may call, and how often\n", s.Singular)
-	fmt.Fprintf(out, "  3. %s/schema.sql: its columns, and the indexes of your statements\n", s.Name)
-	fmt.Fprintf(out, "  4. %s/*.go and bff/%s_service.go: the statements, and the fields that the gateway copies\n", s.Name, s.Singular)
+	if slices.Contains(paths, s.Name+"/schema.sql") {
+		fmt.Fprintf(out, "  3. %s/schema.sql: its columns, and the indexes of your statements\n", s.Name)
+		fmt.Fprintf(out, "  4. %s/*.go and bff/%s_service.go: the statements, and the fields that the gateway copies\n", s.Name, s.Singular)
+	} else {
+		fmt.Fprintf(out, "  3. %s/service.go and bff/%s_service.go: the answers, and the fields that the gateway copies\n", s.Name, s.Singular)
+	}
 	if part {
 		fmt.Fprintf(out, "  5. bff/%s_part.go: which %s the answer of GetMe has\n", s.Singular, s.Name)
 	}

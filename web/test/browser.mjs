@@ -34,8 +34,8 @@ function onPath(...names) {
  * than url's, violations of the content security policy, script errors and console
  * errors.
  */
-export async function visit(browser, url) {
-  const context = await browser.newContext();
+export async function visit(browser, url, options = {}) {
+  const context = await browser.newContext(options);
   context.setDefaultTimeout(60_000);
   const faults = [];
   const own = new URL(url).origin;

@@ -21,17 +21,17 @@ after(async () => {
 const state = (page, part) => page.locator(`#parts [data-part="${part}"] td`).first();
 const becomes = (page, part, wanted) => state(page, part).and(page.getByText(wanted, { exact: true })).waitFor();
 
-describe("the first page", () => {
+describe("the page for developers", () => {
   it("shows that all services are healthy", async () => {
     const { page, leave } = await visit(browser, system.url);
-    await page.goto(system.url);
+    await page.goto(`${system.url}/developers`);
     for (const part of ["gateway", "auth", "users"]) await becomes(page, part, "healthy");
     await leave();
   });
 
   it("has a command that works when pasted", async () => {
     const { page, leave } = await visit(browser, system.url);
-    await page.goto(system.url);
+    await page.goto(`${system.url}/developers`);
     const line = await page.locator("#first").textContent();
     const { stdout } = await promisify(execFile)("bash", ["-c", line]);
     const answer = JSON.parse(stdout);
@@ -41,7 +41,7 @@ describe("the first page", () => {
 
   it("links only to existing pages", async () => {
     const { page, leave } = await visit(browser, system.url);
-    await page.goto(system.url);
+    await page.goto(`${system.url}/developers`);
     const links = await page.locator("a").evaluateAll(all => all.map(one => one.href));
     assert.ok(links.length >= 8, `got the links ${links}`);
     for (const link of links) {
@@ -54,7 +54,7 @@ describe("the first page", () => {
     const roles = await apart(system);
     try {
       const { page, leave } = await visit(browser, roles.url);
-      await page.goto(roles.url);
+      await page.goto(`${roles.url}/developers`);
       for (const part of ["gateway", "auth", "users"]) await becomes(page, part, "healthy");
       await roles.stopUsers();
       await becomes(page, "users", "unreachable");

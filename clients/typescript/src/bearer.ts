@@ -67,21 +67,28 @@ export class BearerSession {
     }
     if (call.method === AuthService.method.logout && !(call.message as LogoutRequest).refreshToken) return this.#logout(call, next);
     if (needsNoSession(call)) return this.#signIn(call, next);
+    const session = await this.current();
     const response = await this.#authorized(call, next);
-    if (!response.stream) await this.#continue(response);
+    if (!response.stream) await this.#continue(response, session);
     if (isEnding(call)) await this.#lock.exclusively(() => this.#end());
     return response;
   };
 
   /** Stores the next tokens of the session that a response has, such as after a second factor. */
-  async #continue(response: UnaryResponse) {
+  async #continue(response: UnaryResponse, session: string | undefined) {
     const tokens = nextTokensOf(response);
     if (!tokens) return;
     const requestedAt = Date.now(); // a little late, which only makes the refresh a little late
     await this.#lock.exclusively(async () => {
       const stored = await this.#read();
-      if (stored) await this.#store(tokens, stored.session, requestedAt);
+      // Another tab may have signed in meanwhile, perhaps another person.
+      if (stored && stored.session === session) await this.#store(tokens, stored.session, requestedAt);
     });
+  }
+
+  /** Identifies the session; undefined if nobody is signed in. */
+  async current(): Promise<string | undefined> {
+    return (await this.#read())?.session;
   }
 
   async isSignedIn(): Promise<boolean> {

@@ -33,6 +33,7 @@ export class CookieSession {
   readonly #auth;
   readonly #tabs: BroadcastChannel | undefined;
   #signedIn = false;
+  #sessions = 0; // that began or ended
 
   /** The transport must not use this session's interceptor. */
   constructor(key: string, transport: Transport, emitter: Emitter) {
@@ -73,6 +74,11 @@ export class CookieSession {
     }
   }
 
+  /** Identifies the session, as far as this tab knows. */
+  async current(): Promise<unknown> {
+    return this.#sessions;
+  }
+
   /** Makes the gateway replace the tokens now. */
   async refresh(): Promise<void> {
     await this.#auth.refresh({});
@@ -109,6 +115,7 @@ export class CookieSession {
   }
 
   #setSignedIn() {
+    this.#sessions++;
     this.#signedIn = true;
     this.#emitter.emit("signedIn", {});
   }
@@ -120,6 +127,7 @@ export class CookieSession {
 
   #setSignedOut(reason?: Reason) {
     if (!this.#signedIn) return;
+    this.#sessions++;
     this.#signedIn = false;
     this.#emitter.emit("signedOut", { reason });
   }

@@ -1,5 +1,7 @@
+import type { DescService } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
+import { KeySession } from "./apikey.js";
 import { BearerSession } from "./bearer.js";
 import { CookieSession } from "./cookie.js";
 import { GatehouseError } from "./error.js";
@@ -9,8 +11,11 @@ import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
+import { signInCodeOf, type SignInCode } from "./signInCode.js";
 import { snakeCaseMasks } from "./mask.js";
+import { reauthenticating, type Reauthentication } from "./reauthenticate.js";
 import { retryOnce } from "./retry.js";
+import { services } from "./services.js";
 import { defaultStorage, type TokenStorage } from "./storage.js";
 
 export interface GatehouseOptions {
@@ -21,6 +26,11 @@ export interface GatehouseOptions {
    * client's storage; "cookie" keeps them in HttpOnly cookies, for browsers only.
    */
   mode?: "bearer" | "cookie";
+  /**
+   * An API key, in place of a session, for programs outside browsers: every
+   * visitor of a page could read its key. Do not sign in with such a client.
+   */
+  apiKey?: string;
   /** Stores the tokens in bearer mode: localStorage by default, memory outside browsers. */
   storage?: TokenStorage;
   /** The key in the storage; by default it contains the base URL. */
@@ -29,12 +39,20 @@ export interface GatehouseOptions {
   fetch?: typeof globalThis.fetch;
   /** The default timeout of a call, in ms. */
   timeoutMs?: number;
+  /**
+   * Shows a dialog if a call needs a recent sign-in or a second factor. The call is repeated once the dialog has taken
+   * all proofs; otherwise, for instance after a cancel, it throws its error. Concurrent calls share one dialog.
+   */
+  onReauthenticate?: (dialog: Reauthentication) => Promise<unknown>;
   /** Wrap each call, outside this client's own interceptors. */
   interceptors?: Interceptor[];
 }
 
+/** The clients of the application's own services, by their names. */
+export type ServiceClients = { readonly [Name in keyof typeof services]: Client<(typeof services)[Name]> };
+
 /** Gatehouse is a client with a session. Failed calls throw a {@link GatehouseError}. */
-export interface Gatehouse {
+export interface Gatehouse extends ServiceClients {
   /** Sign-up, sign-in and sign-out. The session is stored and refreshed automatically. */
   readonly auth: Omit<Client<typeof AuthService>, "refresh">;
   /** The signed-in person's own account. */
@@ -43,6 +61,8 @@ export interface Gatehouse {
   readonly factors: Factors;
   /** Passkeys of this browser. */
   readonly passkeys: Passkeys;
+  /** Sign-in with a code that is mailed. */
+  readonly signInCode: SignInCode;
   /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
   /** The transport with this session, for other Connect clients, such as connect-query. */
@@ -73,15 +93,22 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     );
   const emitter = new Emitter();
   const session =
-    mode === "cookie" ? new CookieSession(key, connectTransport(), emitter) : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
-  const transport = connectTransport(...(options.interceptors ?? []), session.interceptor);
+    options.apiKey !== undefined
+      ? new KeySession(options.apiKey)
+      : mode === "cookie"
+        ? new CookieSession(key, connectTransport(), emitter)
+        : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
+  const direct = connectTransport(...(options.interceptors ?? []), session.interceptor);
+  const transport = options.onReauthenticate ? reauthenticating(direct, options.onReauthenticate, () => session.current()) : direct;
   const auth = createClient(AuthService, transport);
   const account = createClient(AccountService, transport);
   return {
+    ...serviceClients(transport),
     auth,
     account,
     factors: factorsOf(account),
     passkeys: passkeysOf(auth, account),
+    signInCode: signInCodeOf(auth),
     users: createClient(UserService, transport),
     transport,
     isSignedIn: () => session.isSignedIn(),
@@ -89,6 +116,11 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     on: (name, listener) => emitter.on(name, listener),
     close: () => session.close(),
   };
+}
+
+function serviceClients(transport: Transport): ServiceClients {
+  const clients = Object.entries<DescService>(services).map(([name, service]) => [name, createClient(service, transport)]);
+  return Object.fromEntries(clients) as ServiceClients;
 }
 
 /** The message if the gateway is unreachable. A browser reports a page's origin that isn't allowed the same way. */

@@ -3,12 +3,15 @@
  * services are generated from the public API, bff.v1.
  */
 export { attributesPatch, withAttributes, type MergePatch, type UserWith } from "./attributes.js";
-export { createGatehouse, type Gatehouse, type GatehouseOptions } from "./gatehouse.js";
+export { createGatehouse, type Gatehouse, type GatehouseOptions, type ServiceClients } from "./gatehouse.js";
 export { GatehouseError, type FieldViolation } from "./error.js";
 export type { SessionEvents } from "./events.js";
 export type { Factors } from "./factors.js";
 export type { Passkeys } from "./passkeys.js";
+export { methodsOf, type ProofMethod, type Reauthentication, type ReauthenticationReason } from "./reauthenticate.js";
 export { reasons, type Reason } from "./reasons.js";
+export * from "./services.js";
+export type { SignInCode, SignInCodeRequest } from "./signInCode.js";
 export { memoryStorage, type TokenStorage } from "./storage.js";
 export * from "./gen/bff/v1/account_service_pb.js";
 export * from "./gen/bff/v1/auth_service_pb.js";

@@ -12,9 +12,10 @@ export interface Passkeys {
   supported(): boolean;
   /**
    * Makes a passkey for the signed-in person and registers it. The answer has recovery codes to show if it is the first
-   * second factor. The session is at level 2 after it.
+   * second factor. The session is at level 2 after it. `emailCode` asks for the code that was mailed, again after a wrong
+   * one; only the first second factor of an account that must have one takes it.
    */
-  register(options?: { name?: string; signal?: AbortSignal }): Promise<FinishPasskeyRegistrationResponse>;
+  register(options?: { name?: string; emailCode?: (wrong: boolean) => Promise<string>; signal?: AbortSignal }): Promise<FinishPasskeyRegistrationResponse>;
   /** Lets the person choose a passkey, and signs in. Call it from a click. */
   signIn(options?: { signal?: AbortSignal }): Promise<CompleteLoginResponse>;
   /**
@@ -24,8 +25,11 @@ export interface Passkeys {
   autofill(options?: { signal?: AbortSignal }): Promise<CompleteLoginResponse | undefined>;
   /** Answers the challenge of a sign-in by a passkey: `login` returns one for a person with a second factor. */
   answer(challenge: Challenge, options?: { signal?: AbortSignal }): Promise<CompleteLoginResponse>;
-  /** Confirms by a passkey that the signed-in person is here, before a call that needs a recent sign-in. */
-  confirm(options?: { signal?: AbortSignal }): Promise<void>;
+  /**
+   * Confirms by a passkey that the signed-in person is here, before a call that needs a recent sign-in: alone, or as the
+   * answer to the challenge of `reauthenticate`.
+   */
+  confirm(options?: { challenge?: Challenge; signal?: AbortSignal }): Promise<void>;
   /** Returns the passkeys of the signed-in person. */
   list(): Promise<Passkey[]>;
   rename(passkeyId: string, name: string): Promise<void>;
@@ -71,13 +75,22 @@ export function passkeysOf(auth: Client<typeof AuthService>, account: Client<typ
 
   return {
     supported: isSupported,
-    register: async ({ name = "", signal } = {}) => {
+    register: async ({ name = "", emailCode, signal } = {}) => {
       requireSupport();
       filling?.abort();
-      const { registrationToken, options } = await account.beginPasskeyRegistration({});
+      const { registrationToken, options, emailCodeSent } = await account.beginPasskeyRegistration({});
+      if (emailCodeSent && !emailCode) throw new Error("a code was mailed to the person: give register the option emailCode, which asks for it");
       const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(options as unknown as PublicKeyCredentialCreationOptionsJSON);
       const response = toJSON(await navigator.credentials.create({ publicKey, ...present({ signal }) }));
-      return account.finishPasskeyRegistration({ registrationToken, response, name });
+      if (!emailCodeSent || !emailCode) return account.finishPasskeyRegistration({ registrationToken, response, name });
+      for (let wrong = false; ; wrong = true) {
+        const code = await emailCode(wrong);
+        try {
+          return await account.finishPasskeyRegistration({ registrationToken, response, name, emailCode: code });
+        } catch (thrown) {
+          if (GatehouseError.from(thrown).reason !== "CODE_WRONG") throw thrown;
+        }
+      }
     },
     signIn: async ({ signal } = {}) => {
       filling?.abort();
@@ -107,9 +120,10 @@ export function passkeysOf(auth: Client<typeof AuthService>, account: Client<typ
       filling?.abort();
       return complete(challenge, await get(challenge.passkeyOptions, { signal }));
     },
-    confirm: async ({ signal } = {}) => {
-      const { challenge } = await account.reauthenticate({});
-      if (!challenge) return;
+    confirm: async ({ challenge: owed, signal } = {}) => {
+      filling?.abort();
+      const challenge = owed ?? (await account.reauthenticate({})).challenge;
+      if (!challenge) throw new Error("the gateway returned no challenge");
       const passkey = await get(challenge.passkeyOptions, { signal });
       await account.completeReauthentication({ challengeToken: challenge.token, proof: { case: "passkey", value: passkey } });
     },

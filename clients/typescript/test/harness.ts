@@ -1,3 +1,7 @@
+import { execFileSync } from "node:child_process";
+import { createHmac } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { inject } from "vitest";
 import { createGatehouse, memoryStorage, type Gatehouse, type GatehouseOptions } from "../src/index.js";
 
@@ -27,6 +31,37 @@ export async function administrator(): Promise<Gatehouse> {
   const admin = client();
   await admin.auth.login({ email: "admin@localhost", password: inject("adminPassword") });
   return admin;
+}
+
+/** Returns what a pattern finds in the text of the mail of a kind to somebody. */
+export async function mailed(email: string, kind: string, pattern: RegExp): Promise<string> {
+  const mailbox = join(inject("data"), "mailbox");
+  let found: string | undefined;
+  await eventually(async () => {
+    const names = readdirSync(mailbox).filter((file) => file.includes(`-${kind}-`) && file.endsWith(".eml"));
+    const mail = names.map((name) => readFileSync(join(mailbox, name), "utf8")).find((text) => text.includes(email));
+    found = mail?.split(/\r?\n\r?\n/).slice(1).join("\n").match(pattern)?.[0];
+    return found !== undefined;
+  });
+  return found!;
+}
+
+/** Makes the sign-ins of a person ten minutes old. */
+export function age(email: string): void {
+  const statement = `UPDATE auth.sessions SET authenticate_time = authenticate_time - interval '10 minutes', second_factor_time = second_factor_time - interval '10 minutes'
+    WHERE account_id = (SELECT id FROM auth.accounts WHERE email = '${email}')`;
+  execFileSync(inject("program"), ["psql", "--data-dir", inject("data"), "-c", statement], { stdio: "pipe" });
+}
+
+/** Returns the code that an authenticator app with the secret shows now (RFC 6238), or steps of 30 s later. */
+export function totp(secret: string, steps = 0): string {
+  const bits = [...secret].map((letter) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(letter).toString(2).padStart(5, "0")).join("");
+  const key = Buffer.from((bits.match(/.{8}/g) ?? []).map((byte) => parseInt(byte, 2)));
+  const counter = Buffer.alloc(8);
+  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000) + steps));
+  const mac = createHmac("sha1", key).update(counter).digest();
+  const offset = mac.at(-1)! & 15;
+  return String((mac.readUInt32BE(offset) & 0x7fffffff) % 1_000_000).padStart(6, "0");
 }
 
 /** Polls until the condition holds. */

@@ -4,7 +4,7 @@
 // line of JSON. Usage: node parity.js BASE_URL
 import { createInterface } from "node:readline";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { AccountService, AuthService, UserService, createGatehouse } from "../dist/index.js";
+import { AccountService, AuthService, UserService, createGatehouse, services } from "../dist/index.js";
 
 const baseUrl = process.argv[2];
 const base64 = (bytes) => Buffer.from(bytes).toString("base64");
@@ -21,8 +21,9 @@ async function call({ service, method: name, request, headers }) {
       return response;
     },
   });
-  const { [service]: schema } = { AuthService, AccountService, UserService };
-  const { [service]: client } = { AuthService: gatehouse.auth, AccountService: gatehouse.account, UserService: gatehouse.users };
+  const all = { auth: AuthService, account: AccountService, users: UserService, ...services };
+  const [property, schema] = Object.entries(all).find(([, { name }]) => name === service);
+  const client = gatehouse[property];
   const method = schema.method[name[0].toLowerCase() + name.slice(1)];
   try {
     const response = await client[method.localName](fromBinary(method.input, Buffer.from(request, "base64")), { headers });

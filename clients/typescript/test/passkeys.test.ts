@@ -1,7 +1,7 @@
 import { chromium, type Browser, type BrowserContext, type CDPSession, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, test } from "vitest";
 import type {} from "./pages/tab.js";
-import { administrator, client, eventually, newEmail, password } from "./harness.js";
+import { administrator, age, client, eventually, mailed, newEmail, password } from "./harness.js";
 
 let browser: Browser;
 let context: BrowserContext;
@@ -72,7 +72,7 @@ test("a passkey is registered, and autofill signs in without typing", async () =
   expect(await device.page.evaluate(() => window.gatehouse.passkeys.list().then((list) => list.map(({ name, rpId }) => [name, rpId])))).toEqual([["Laptop", "localhost"]]);
   await device.page.evaluate(() => window.gatehouse.auth.logout({}));
   await visit(device, { offer: "" });
-  await device.page.waitForFunction(() => window.gatehouse.isSignedIn());
+  await eventually(() => device.page.evaluate(() => window.gatehouse.isSignedIn())); // waitForFunction does not wait for a promise
   expect(await device.page.evaluate(whoAmI)).toBe(email);
   // At level 2: a method that needs a recent sign-in with both proofs answers.
   expect(await device.page.evaluate(() => window.gatehouse.account.beginPasskeyRegistration({}).then(() => "begun", (fault) => fault.reason))).toBe("begun");
@@ -103,6 +103,61 @@ test("the passkey is the second proof after the password, and confirms who is th
     { email, password },
   );
   expect(outcome).toEqual(["passkey", "signedIn", true]);
+});
+
+for (const mode of ["bearer", "cookie"]) {
+  test(`in ${mode} mode, a dialog takes the passkey for a call that needs one recently`, async () => {
+    const device = await open({ mode, dialog: "" });
+    const { email } = await owner(device);
+    age(email);
+    const outcome = await device.page.evaluate(async () => {
+      const dialogs: unknown[] = [];
+      window.answer = async (dialog) => {
+        dialogs.push(dialog.reason);
+        await dialog.passkey();
+      };
+      const codes = await window.gatehouse.factors.regenerateRecoveryCodes();
+      return [codes.length, dialogs, (await window.gatehouse.account.getMe({})).security?.level];
+    });
+    expect(outcome).toEqual([10, ["REAUTHENTICATION_REQUIRED"], 2]);
+  });
+}
+
+test("the dialog takes the passkey as the second proof after the password", async () => {
+  const device = await open({ dialog: "" });
+  const { email } = await owner(device);
+  age(email);
+  const outcome = await device.page.evaluate(async (password) => {
+    const offered: unknown[] = [];
+    window.answer = async (dialog) => {
+      offered.push(dialog.reason, await dialog.password(password));
+      await dialog.passkey();
+    };
+    return [(await window.gatehouse.factors.regenerateRecoveryCodes()).length, offered];
+  }, password);
+  expect(outcome).toEqual([10, ["REAUTHENTICATION_REQUIRED", ["passkey", "recovery_code"]]]);
+});
+
+test("the first passkey of a person whose role needs a second factor takes the mailed code", async () => {
+  const device = await open();
+  const [email, admin] = [newEmail(), await administrator()];
+  const { user } = await admin.users.createUser({ user: { email }, password });
+  await admin.users.setUserRoles({ userId: user!.id, roles: ["auditor"] });
+  const asked: boolean[] = [];
+  await device.page.exposeFunction("mailedCode", async (wrong: boolean) => {
+    asked.push(wrong);
+    return wrong ? await mailed(email, "enrolment_code", /\b[B-DF-HJ-NP-TV-Z2-9]{8}\b/) : "BCDFGHJK";
+  });
+  const outcome = await device.page.evaluate(
+    async ({ email, password }) => {
+      const { gatehouse, mailedCode } = window as typeof window & { mailedCode: (wrong: boolean) => Promise<string> };
+      await gatehouse.auth.login({ email, password });
+      const { recoveryCodes } = await gatehouse.passkeys.register({ emailCode: mailedCode });
+      return [recoveryCodes.length, (await gatehouse.account.getMe({})).security?.withheldRoles];
+    },
+    { email, password },
+  );
+  expect([asked, outcome]).toEqual([[false, true], [10, []]]);
 });
 
 test("a user who is not verified does not sign in", async () => {

@@ -17,6 +17,9 @@ declare module "vitest" {
     /** The URL of the running gateway. */
     baseUrl: string;
     adminPassword: string;
+    /** The program, and its data folder. */
+    program: string;
+    data: string;
     /** The origin of the test pages, which is allowed to call it. */
     pages: string;
   }
@@ -41,6 +44,7 @@ export default async function (project: TestProject) {
       GATEHOUSE_PUBLIC_URL: baseUrl,
       GATEHOUSE_ORIGINS: `${baseUrl},${origin}`,
       GATEHOUSE_ADMIN_PASSWORD: adminPassword,
+      GATEHOUSE_SECOND_FACTOR_ROLES: "auditor",
     },
   });
   try {
@@ -52,6 +56,8 @@ export default async function (project: TestProject) {
   project.provide("baseUrl", baseUrl);
   project.provide("adminPassword", adminPassword);
   project.provide("pages", origin);
+  project.provide("program", binary);
+  project.provide("data", join(work, "data"));
   return async () => {
     pages.close();
     pages.closeAllConnections();

@@ -140,8 +140,8 @@ type AccountServiceClient interface {
 	// registers gets a mailed link instead, whether or not the email has an
 	// account. An account without a password gets an invitation by mail. Errors:
 	// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
-	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
 	// failed_precondition MAIL_UNAVAILABLE when an invitation can't be sent.
 	CreateAccount(context.Context, *CreateAccountRequest) (*CreateAccountResponse, error)
@@ -165,7 +165,7 @@ type AccountServiceClient interface {
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the calling account and ends its
 	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
-	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
@@ -196,8 +196,8 @@ type AccountServiceHandler interface {
 	// registers gets a mailed link instead, whether or not the email has an
 	// account. An account without a password gets an invitation by mail. Errors:
 	// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
-	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
 	// failed_precondition MAIL_UNAVAILABLE when an invitation can't be sent.
 	CreateAccount(context.Context, *CreateAccountRequest) (*CreateAccountResponse, error)
@@ -221,7 +221,7 @@ type AccountServiceHandler interface {
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the calling account and ends its
 	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
-	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)

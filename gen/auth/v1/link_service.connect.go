@@ -96,7 +96,7 @@ type LinkServiceClient interface {
 	// because a stranger may have started those sessions. A caller whose account
 	// has a second factor gets a challenge instead of being signed in. Errors:
 	// permission_denied ACCOUNT_DISABLED, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition SECOND_FACTOR_REQUIRED if the caller does not accept
 	// challenges, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
@@ -111,15 +111,16 @@ type LinkServiceClient interface {
 	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all sessions. Errors:
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 	// RequestEmailChange mails a link to the new email and a notice to the old
 	// one. The answer is the same if another account has the new email. Errors:
-	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// FACTOR_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
-	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN.
+	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN,
+	// failed_precondition FACTOR_REQUIRED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 }
 
@@ -139,7 +140,7 @@ type LinkServiceHandler interface {
 	// because a stranger may have started those sessions. A caller whose account
 	// has a second factor gets a challenge instead of being signed in. Errors:
 	// permission_denied ACCOUNT_DISABLED, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition SECOND_FACTOR_REQUIRED if the caller does not accept
 	// challenges, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
@@ -154,15 +155,16 @@ type LinkServiceHandler interface {
 	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all sessions. Errors:
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 	// RequestEmailChange mails a link to the new email and a notice to the old
 	// one. The answer is the same if another account has the new email. Errors:
-	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// FACTOR_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
-	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN.
+	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN,
+	// failed_precondition FACTOR_REQUIRED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 }
 

@@ -132,7 +132,8 @@ type SessionServiceClient interface {
 	// same tokens again for two minutes, unless they were used. Errors:
 	// invalid_argument CHALLENGE_INVALID or CODE_WRONG, failed_precondition
 	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
-	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. A repetition of the
 	// latest exchange gets the same refresh token again for 10 s, and with the
@@ -146,7 +147,7 @@ type SessionServiceClient interface {
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// Reauthenticate checks the password of a session's account again and stores
 	// the time, or returns a challenge if the account has a second factor. Without
-	// a password it returns a challenge for a passkey. Errors: invalid_argument
+	// a password it returns a challenge for a passkey or a mailed code. Errors: invalid_argument
 	// PASSWORD_WRONG, failed_precondition SECOND_FACTOR_REQUIRED if the caller does
 	// not accept challenges, unauthenticated SESSION_ENDED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
@@ -183,7 +184,8 @@ type SessionServiceHandler interface {
 	// same tokens again for two minutes, unless they were used. Errors:
 	// invalid_argument CHALLENGE_INVALID or CODE_WRONG, failed_precondition
 	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
-	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. A repetition of the
 	// latest exchange gets the same refresh token again for 10 s, and with the
@@ -197,7 +199,7 @@ type SessionServiceHandler interface {
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// Reauthenticate checks the password of a session's account again and stores
 	// the time, or returns a challenge if the account has a second factor. Without
-	// a password it returns a challenge for a passkey. Errors: invalid_argument
+	// a password it returns a challenge for a passkey or a mailed code. Errors: invalid_argument
 	// PASSWORD_WRONG, failed_precondition SECOND_FACTOR_REQUIRED if the caller does
 	// not accept challenges, unauthenticated SESSION_ENDED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.

@@ -632,7 +632,7 @@ type Challenge struct {
 	// The token that the answer names.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// The proofs of which one is owed, in the order in which to offer them:
-	// "totp", "passkey" or "recovery_code".
+	// "totp", "passkey", "email_code" or "recovery_code".
 	Methods []string `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Seconds until the challenge expires.
 	ExpiresIn int32 `protobuf:"varint,3,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
@@ -710,6 +710,7 @@ type Proof struct {
 	//	*Proof_TotpCode
 	//	*Proof_RecoveryCode
 	//	*Proof_Passkey
+	//	*Proof_EmailCode
 	//	*Proof_Password
 	Kind          isProof_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -780,6 +781,15 @@ func (x *Proof) GetPasskey() *structpb.Struct {
 	return nil
 }
 
+func (x *Proof) GetEmailCode() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Proof_EmailCode); ok {
+			return x.EmailCode
+		}
+	}
+	return ""
+}
+
 func (x *Proof) GetPassword() string {
 	if x != nil {
 		if x, ok := x.Kind.(*Proof_Password); ok {
@@ -808,6 +818,11 @@ type Proof_Passkey struct {
 	Passkey *structpb.Struct `protobuf:"bytes,3,opt,name=passkey,proto3,oneof"`
 }
 
+type Proof_EmailCode struct {
+	// The code of a mail.
+	EmailCode string `protobuf:"bytes,4,opt,name=email_code,json=emailCode,proto3,oneof"`
+}
+
 type Proof_Password struct {
 	// The account's password, for a challenge that links an identity.
 	Password string `protobuf:"bytes,6,opt,name=password,proto3,oneof"`
@@ -818,6 +833,8 @@ func (*Proof_TotpCode) isProof_Kind() {}
 func (*Proof_RecoveryCode) isProof_Kind() {}
 
 func (*Proof_Passkey) isProof_Kind() {}
+
+func (*Proof_EmailCode) isProof_Kind() {}
 
 func (*Proof_Password) isProof_Kind() {}
 
@@ -1302,11 +1319,13 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\amethods\x18\x02 \x03(\tR\amethods\x12\x1d\n" +
 	"\n" +
 	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12H\n" +
-	"\x0fpasskey_options\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01R\x0epasskeyOptions\"\xde\x01\n" +
+	"\x0fpasskey_options\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01R\x0epasskeyOptions\"\x8e\x02\n" +
 	"\x05Proof\x12,\n" +
 	"\ttotp_code\x18\x01 \x01(\tB\r\xbaH\x04r\x02\x18 \x92\xe7\x18\x02\x10\x01H\x00R\btotpCode\x124\n" +
 	"\rrecovery_code\x18\x02 \x01(\tB\r\xbaH\x04r\x02\x18@\x92\xe7\x18\x02\x10\x01H\x00R\frecoveryCode\x12;\n" +
-	"\apasskey\x18\x03 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskey\x12,\n" +
+	"\apasskey\x18\x03 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskey\x12.\n" +
+	"\n" +
+	"email_code\x18\x04 \x01(\tB\r\xbaH\x04r\x02\x18 \x92\xe7\x18\x02\x10\x01H\x00R\temailCode\x12,\n" +
 	"\bpassword\x18\x06 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x01H\x00R\bpasswordB\x06\n" +
 	"\x04kind\"\x87\x03\n" +
 	"\n" +
@@ -1433,6 +1452,7 @@ func file_auth_v1_types_proto_init() {
 		(*Proof_TotpCode)(nil),
 		(*Proof_RecoveryCode)(nil),
 		(*Proof_Passkey)(nil),
+		(*Proof_EmailCode)(nil),
 		(*Proof_Password)(nil),
 	}
 	type x struct{}

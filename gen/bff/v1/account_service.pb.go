@@ -345,6 +345,7 @@ type CompleteReauthenticationRequest struct {
 	//	*CompleteReauthenticationRequest_TotpCode
 	//	*CompleteReauthenticationRequest_RecoveryCode
 	//	*CompleteReauthenticationRequest_Passkey
+	//	*CompleteReauthenticationRequest_EmailCode
 	Proof         isCompleteReauthenticationRequest_Proof `protobuf_oneof:"proof"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -421,6 +422,15 @@ func (x *CompleteReauthenticationRequest) GetPasskey() *structpb.Struct {
 	return nil
 }
 
+func (x *CompleteReauthenticationRequest) GetEmailCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_EmailCode); ok {
+			return x.EmailCode
+		}
+	}
+	return ""
+}
+
 type isCompleteReauthenticationRequest_Proof interface {
 	isCompleteReauthenticationRequest_Proof()
 }
@@ -440,11 +450,19 @@ type CompleteReauthenticationRequest_Passkey struct {
 	Passkey *structpb.Struct `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
 }
 
+type CompleteReauthenticationRequest_EmailCode struct {
+	// The code of the mail that Reauthenticate sent. Case, spaces and dashes do
+	// not matter.
+	EmailCode string `protobuf:"bytes,5,opt,name=email_code,json=emailCode,proto3,oneof"`
+}
+
 func (*CompleteReauthenticationRequest_TotpCode) isCompleteReauthenticationRequest_Proof() {}
 
 func (*CompleteReauthenticationRequest_RecoveryCode) isCompleteReauthenticationRequest_Proof() {}
 
 func (*CompleteReauthenticationRequest_Passkey) isCompleteReauthenticationRequest_Proof() {}
+
+func (*CompleteReauthenticationRequest_EmailCode) isCompleteReauthenticationRequest_Proof() {}
 
 // CompleteReauthenticationResponse contains new tokens of the session, or a
 // challenge.
@@ -1415,6 +1433,8 @@ type ExportMeResponse struct {
 	RememberedDevices []*RememberedDevice `protobuf:"bytes,9,rep,name=remembered_devices,json=rememberedDevices,proto3" json:"remembered_devices,omitempty"`
 	// The passkeys, the oldest first.
 	Passkeys []*Passkey `protobuf:"bytes,10,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
+	// The API keys without their secrets, revoked ones included, the newest first.
+	Keys []*APIKey `protobuf:"bytes,11,rep,name=keys,proto3" json:"keys,omitempty"`
 	// The identities at other providers, the oldest first.
 	Identities    []*Identity `protobuf:"bytes,14,rep,name=identities,proto3" json:"identities,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1521,6 +1541,13 @@ func (x *ExportMeResponse) GetPasskeys() []*Passkey {
 	return nil
 }
 
+func (x *ExportMeResponse) GetKeys() []*APIKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 func (x *ExportMeResponse) GetIdentities() []*Identity {
 	if x != nil {
 		return x.Identities
@@ -1532,7 +1559,7 @@ var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x17bff/v1/federation.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x17bff/v1/federation.proto\x1a\x11bff/v1/keys.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1548,13 +1575,15 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x15ReauthenticateRequest\x12A\n" +
 	"\bpassword\x18\x01 \x01(\tB%\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryR\bpassword\"I\n" +
 	"\x16ReauthenticateResponse\x12/\n" +
-	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\xd3\x02\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\x90\x03\n" +
 	"\x1fCompleteReauthenticationRequest\x12^\n" +
 	"\x0fchallenge_token\x18\x01 \x01(\tB5\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18'\x10\x01\x1a#ghc_dGhpcyBpcyBub3QgYSBjaGFsbGVuZ2UR\x0echallengeToken\x126\n" +
 	"\ttotp_code\x18\x02 \x01(\tB\x17\xbaH\x06r\x04\x10\x01\x18 \x92\xe7\x18\n" +
 	"\x10\x01\x1a\x06492039H\x00R\btotpCode\x12K\n" +
 	"\rrecovery_code\x18\x03 \x01(\tB$\xbaH\x06r\x04\x10\x01\x18@\x92\xe7\x18\x17\x10\x01\x1a\x137XQ2-M4RT-9KCB-V0HSH\x00R\frecoveryCode\x12;\n" +
-	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskeyB\x0e\n" +
+	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskey\x12;\n" +
+	"\n" +
+	"email_code\x18\x05 \x01(\tB\x1a\xbaH\x06r\x04\x10\x01\x18 \x92\xe7\x18\r\x10\x01\x1a\tBCDF-GH23H\x00R\temailCodeB\x0e\n" +
 	"\x05proof\x12\x05\xbaH\x02\b\x01\"{\n" +
 	" CompleteReauthenticationResponse\x12&\n" +
 	"\x06tokens\x18\x01 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12/\n" +
@@ -1595,7 +1624,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x128\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tB\x10\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\xc8\x04\n" +
+	"\x0fExportMeRequest\"\xec\x04\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
@@ -1608,19 +1637,20 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x04totp\x18\b \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12G\n" +
 	"\x12remembered_devices\x18\t \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices\x12+\n" +
 	"\bpasskeys\x18\n" +
-	" \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys\x120\n" +
+	" \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys\x12\"\n" +
+	"\x04keys\x18\v \x03(\v2\x0e.bff.v1.APIKeyR\x04keys\x120\n" +
 	"\n" +
 	"identities\x18\x0e \x03(\v2\x10.bff.v1.IdentityR\n" +
-	"identities2\xdc*\n" +
-	"\x0eAccountService\x12\xa9\x01\n" +
-	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"s\x8a\xe7\x18Z\n" +
+	"identities2\x91.\n" +
+	"\x0eAccountService\x12\xb2\x01\n" +
+	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"|\x8a\xe7\x18c\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +
 	"\x02\b\n" +
-	"\x10\x01*\x10account/{caller}*\x10profile/{caller}*\x11sessions/{caller}`\x01\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/api/v1/me\x90\x02\x01\x12\xd4\x01\n" +
-	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\"\x94\x01\x8a\xe7\x18x\n" +
+	"\x10\x01*\x10account/{caller}*\x10profile/{caller}*\x11sessions/{caller}`\x01j\ame:read\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/api/v1/me\x90\x02\x01\x12\xdf\x01\n" +
+	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\"\x9f\x01\x8a\xe7\x18\x82\x01\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
-	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x10profile/{caller}ZP{\"user\":{\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
+	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x10profile/{caller}ZP{\"user\":{\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}j\bme:write\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
 	"/api/v1/me\x12\xb3\x01\n" +
 	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\"b\x8a\xe7\x18:\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
@@ -1689,10 +1719,19 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x0eRemovePassword\x12\x1d.bff.v1.RemovePasswordRequest\x1a\x1e.bff.v1.RemovePasswordResponse\"]\x8a\xe7\x18;\n" +
 	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
 	"*\b\b\x14\x12\x02\b<\x18\n" +
-	"0\x01B\x10account/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x15*\x13/api/v1/me/password\x90\x02\x02\x12\xa1\x01\n" +
-	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"V\x8a\xe7\x184\n" +
+	"0\x01B\x10account/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x15*\x13/api/v1/me/password\x90\x02\x02\x12\x96\x01\n" +
+	"\tCreateKey\x12\x18.bff.v1.CreateKeyRequest\x1a\x19.bff.v1.CreateKeyResponse\"T\x8a\xe7\x186\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\b\b\x14\x12\x02\b<\x18\n" +
+	"0\x01H\x01R\x1c/api/v1/me/keys/{key.key_id}\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/api/v1/me/keys\x12u\n" +
+	"\bListKeys\x12\x17.bff.v1.ListKeysRequest\x1a\x18.bff.v1.ListKeysResponse\"6\x8a\xe7\x18\x18\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/me/keys\x90\x02\x01\x12z\n" +
+	"\tRevokeKey\x12\x18.bff.v1.RevokeKeyRequest\x1a\x19.bff.v1.RevokeKeyResponse\"8\x8a\xe7\x18\x14\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"*\b\b<\x12\x02\b<\x18\x1e0\x01\x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/me/keys/{key_id}\x12\xaa\x01\n" +
+	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"_\x8a\xe7\x18=\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:\x19\n" +
-	"\x02\b\x05\x10\x01*\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x90\x02\x01\x12\xa1\x01\n" +
+	"\x02\b\x05\x10\x01*\x11sessions/{caller}j\ame:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x90\x02\x01\x12\xa1\x01\n" +
 	"\rRevokeSession\x12\x1c.bff.v1.RevokeSessionRequest\x1a\x1d.bff.v1.RevokeSessionResponse\"S\x8a\xe7\x18'\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
 	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\"* /api/v1/me/sessions/{session_id}\x12\xbd\x01\n" +
@@ -1713,9 +1752,10 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x12ConfirmEmailChange\x12!.bff.v1.ConfirmEmailChangeRequest\x1a\".bff.v1.ConfirmEmailChangeResponse\"@\x8a\xe7\x18\x12\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
-	"*\x06\b<\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\xa8\x01\n" +
-	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\"N\x8a\xe7\x18)\n" +
-	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12x\n" +
+	"*\x06\b<\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\xb4\x01\n" +
+	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\"Z\x8a\xe7\x185\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}j\n" +
+	"audit:read\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12x\n" +
 	"\bExportMe\x12\x17.bff.v1.ExportMeRequest\x1a\x18.bff.v1.ExportMeResponse\"9\x8a\xe7\x18\x19\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
 	"\"\x02\b\x03*\t\b\n" +
@@ -1786,39 +1826,46 @@ var file_bff_v1_account_service_proto_goTypes = []any{
 	(*TOTPFactor)(nil),                        // 41: bff.v1.TOTPFactor
 	(*RememberedDevice)(nil),                  // 42: bff.v1.RememberedDevice
 	(*Passkey)(nil),                           // 43: bff.v1.Passkey
-	(*Identity)(nil),                          // 44: bff.v1.Identity
-	(*ListFactorsRequest)(nil),                // 45: bff.v1.ListFactorsRequest
-	(*BeginTOTPEnrolmentRequest)(nil),         // 46: bff.v1.BeginTOTPEnrolmentRequest
-	(*FinishTOTPEnrolmentRequest)(nil),        // 47: bff.v1.FinishTOTPEnrolmentRequest
-	(*RemoveTOTPRequest)(nil),                 // 48: bff.v1.RemoveTOTPRequest
-	(*RegenerateRecoveryCodesRequest)(nil),    // 49: bff.v1.RegenerateRecoveryCodesRequest
-	(*ForgetDeviceRequest)(nil),               // 50: bff.v1.ForgetDeviceRequest
-	(*ForgetDevicesRequest)(nil),              // 51: bff.v1.ForgetDevicesRequest
-	(*BeginPasskeyRegistrationRequest)(nil),   // 52: bff.v1.BeginPasskeyRegistrationRequest
-	(*FinishPasskeyRegistrationRequest)(nil),  // 53: bff.v1.FinishPasskeyRegistrationRequest
-	(*RenamePasskeyRequest)(nil),              // 54: bff.v1.RenamePasskeyRequest
-	(*DeletePasskeyRequest)(nil),              // 55: bff.v1.DeletePasskeyRequest
-	(*ListIdentitiesRequest)(nil),             // 56: bff.v1.ListIdentitiesRequest
-	(*BeginLinkIdentityRequest)(nil),          // 57: bff.v1.BeginLinkIdentityRequest
-	(*CompleteLinkIdentityRequest)(nil),       // 58: bff.v1.CompleteLinkIdentityRequest
-	(*UnlinkIdentityRequest)(nil),             // 59: bff.v1.UnlinkIdentityRequest
-	(*RemovePasswordRequest)(nil),             // 60: bff.v1.RemovePasswordRequest
-	(*ListFactorsResponse)(nil),               // 61: bff.v1.ListFactorsResponse
-	(*BeginTOTPEnrolmentResponse)(nil),        // 62: bff.v1.BeginTOTPEnrolmentResponse
-	(*FinishTOTPEnrolmentResponse)(nil),       // 63: bff.v1.FinishTOTPEnrolmentResponse
-	(*RemoveTOTPResponse)(nil),                // 64: bff.v1.RemoveTOTPResponse
-	(*RegenerateRecoveryCodesResponse)(nil),   // 65: bff.v1.RegenerateRecoveryCodesResponse
-	(*ForgetDeviceResponse)(nil),              // 66: bff.v1.ForgetDeviceResponse
-	(*ForgetDevicesResponse)(nil),             // 67: bff.v1.ForgetDevicesResponse
-	(*BeginPasskeyRegistrationResponse)(nil),  // 68: bff.v1.BeginPasskeyRegistrationResponse
-	(*FinishPasskeyRegistrationResponse)(nil), // 69: bff.v1.FinishPasskeyRegistrationResponse
-	(*RenamePasskeyResponse)(nil),             // 70: bff.v1.RenamePasskeyResponse
-	(*DeletePasskeyResponse)(nil),             // 71: bff.v1.DeletePasskeyResponse
-	(*ListIdentitiesResponse)(nil),            // 72: bff.v1.ListIdentitiesResponse
-	(*BeginLinkIdentityResponse)(nil),         // 73: bff.v1.BeginLinkIdentityResponse
-	(*CompleteLinkIdentityResponse)(nil),      // 74: bff.v1.CompleteLinkIdentityResponse
-	(*UnlinkIdentityResponse)(nil),            // 75: bff.v1.UnlinkIdentityResponse
-	(*RemovePasswordResponse)(nil),            // 76: bff.v1.RemovePasswordResponse
+	(*APIKey)(nil),                            // 44: bff.v1.APIKey
+	(*Identity)(nil),                          // 45: bff.v1.Identity
+	(*ListFactorsRequest)(nil),                // 46: bff.v1.ListFactorsRequest
+	(*BeginTOTPEnrolmentRequest)(nil),         // 47: bff.v1.BeginTOTPEnrolmentRequest
+	(*FinishTOTPEnrolmentRequest)(nil),        // 48: bff.v1.FinishTOTPEnrolmentRequest
+	(*RemoveTOTPRequest)(nil),                 // 49: bff.v1.RemoveTOTPRequest
+	(*RegenerateRecoveryCodesRequest)(nil),    // 50: bff.v1.RegenerateRecoveryCodesRequest
+	(*ForgetDeviceRequest)(nil),               // 51: bff.v1.ForgetDeviceRequest
+	(*ForgetDevicesRequest)(nil),              // 52: bff.v1.ForgetDevicesRequest
+	(*BeginPasskeyRegistrationRequest)(nil),   // 53: bff.v1.BeginPasskeyRegistrationRequest
+	(*FinishPasskeyRegistrationRequest)(nil),  // 54: bff.v1.FinishPasskeyRegistrationRequest
+	(*RenamePasskeyRequest)(nil),              // 55: bff.v1.RenamePasskeyRequest
+	(*DeletePasskeyRequest)(nil),              // 56: bff.v1.DeletePasskeyRequest
+	(*ListIdentitiesRequest)(nil),             // 57: bff.v1.ListIdentitiesRequest
+	(*BeginLinkIdentityRequest)(nil),          // 58: bff.v1.BeginLinkIdentityRequest
+	(*CompleteLinkIdentityRequest)(nil),       // 59: bff.v1.CompleteLinkIdentityRequest
+	(*UnlinkIdentityRequest)(nil),             // 60: bff.v1.UnlinkIdentityRequest
+	(*RemovePasswordRequest)(nil),             // 61: bff.v1.RemovePasswordRequest
+	(*CreateKeyRequest)(nil),                  // 62: bff.v1.CreateKeyRequest
+	(*ListKeysRequest)(nil),                   // 63: bff.v1.ListKeysRequest
+	(*RevokeKeyRequest)(nil),                  // 64: bff.v1.RevokeKeyRequest
+	(*ListFactorsResponse)(nil),               // 65: bff.v1.ListFactorsResponse
+	(*BeginTOTPEnrolmentResponse)(nil),        // 66: bff.v1.BeginTOTPEnrolmentResponse
+	(*FinishTOTPEnrolmentResponse)(nil),       // 67: bff.v1.FinishTOTPEnrolmentResponse
+	(*RemoveTOTPResponse)(nil),                // 68: bff.v1.RemoveTOTPResponse
+	(*RegenerateRecoveryCodesResponse)(nil),   // 69: bff.v1.RegenerateRecoveryCodesResponse
+	(*ForgetDeviceResponse)(nil),              // 70: bff.v1.ForgetDeviceResponse
+	(*ForgetDevicesResponse)(nil),             // 71: bff.v1.ForgetDevicesResponse
+	(*BeginPasskeyRegistrationResponse)(nil),  // 72: bff.v1.BeginPasskeyRegistrationResponse
+	(*FinishPasskeyRegistrationResponse)(nil), // 73: bff.v1.FinishPasskeyRegistrationResponse
+	(*RenamePasskeyResponse)(nil),             // 74: bff.v1.RenamePasskeyResponse
+	(*DeletePasskeyResponse)(nil),             // 75: bff.v1.DeletePasskeyResponse
+	(*ListIdentitiesResponse)(nil),            // 76: bff.v1.ListIdentitiesResponse
+	(*BeginLinkIdentityResponse)(nil),         // 77: bff.v1.BeginLinkIdentityResponse
+	(*CompleteLinkIdentityResponse)(nil),      // 78: bff.v1.CompleteLinkIdentityResponse
+	(*UnlinkIdentityResponse)(nil),            // 79: bff.v1.UnlinkIdentityResponse
+	(*RemovePasswordResponse)(nil),            // 80: bff.v1.RemovePasswordResponse
+	(*CreateKeyResponse)(nil),                 // 81: bff.v1.CreateKeyResponse
+	(*ListKeysResponse)(nil),                  // 82: bff.v1.ListKeysResponse
+	(*RevokeKeyResponse)(nil),                 // 83: bff.v1.RevokeKeyResponse
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1844,74 +1891,81 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	41, // 20: bff.v1.ExportMeResponse.totp:type_name -> bff.v1.TOTPFactor
 	42, // 21: bff.v1.ExportMeResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
 	43, // 22: bff.v1.ExportMeResponse.passkeys:type_name -> bff.v1.Passkey
-	44, // 23: bff.v1.ExportMeResponse.identities:type_name -> bff.v1.Identity
-	0,  // 24: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 25: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 26: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 27: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
-	8,  // 28: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	45, // 29: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
-	46, // 30: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
-	47, // 31: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
-	48, // 32: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
-	49, // 33: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
-	50, // 34: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
-	51, // 35: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
-	52, // 36: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
-	53, // 37: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
-	54, // 38: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
-	55, // 39: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
-	56, // 40: bff.v1.AccountService.ListIdentities:input_type -> bff.v1.ListIdentitiesRequest
-	57, // 41: bff.v1.AccountService.BeginLinkIdentity:input_type -> bff.v1.BeginLinkIdentityRequest
-	58, // 42: bff.v1.AccountService.CompleteLinkIdentity:input_type -> bff.v1.CompleteLinkIdentityRequest
-	59, // 43: bff.v1.AccountService.UnlinkIdentity:input_type -> bff.v1.UnlinkIdentityRequest
-	60, // 44: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
-	10, // 45: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	12, // 46: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	14, // 47: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	18, // 48: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	20, // 49: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	22, // 50: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	24, // 51: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	26, // 52: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	28, // 53: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	16, // 54: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 55: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 56: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 57: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 58: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
-	9,  // 59: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	61, // 60: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
-	62, // 61: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
-	63, // 62: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
-	64, // 63: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
-	65, // 64: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
-	66, // 65: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
-	67, // 66: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
-	68, // 67: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
-	69, // 68: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
-	70, // 69: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
-	71, // 70: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
-	72, // 71: bff.v1.AccountService.ListIdentities:output_type -> bff.v1.ListIdentitiesResponse
-	73, // 72: bff.v1.AccountService.BeginLinkIdentity:output_type -> bff.v1.BeginLinkIdentityResponse
-	74, // 73: bff.v1.AccountService.CompleteLinkIdentity:output_type -> bff.v1.CompleteLinkIdentityResponse
-	75, // 74: bff.v1.AccountService.UnlinkIdentity:output_type -> bff.v1.UnlinkIdentityResponse
-	76, // 75: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
-	11, // 76: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	13, // 77: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	15, // 78: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	19, // 79: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	21, // 80: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	23, // 81: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	25, // 82: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	27, // 83: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	29, // 84: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	17, // 85: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	55, // [55:86] is the sub-list for method output_type
-	24, // [24:55] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	44, // 23: bff.v1.ExportMeResponse.keys:type_name -> bff.v1.APIKey
+	45, // 24: bff.v1.ExportMeResponse.identities:type_name -> bff.v1.Identity
+	0,  // 25: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 26: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 27: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 28: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 29: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	46, // 30: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
+	47, // 31: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
+	48, // 32: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
+	49, // 33: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
+	50, // 34: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
+	51, // 35: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
+	52, // 36: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
+	53, // 37: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
+	54, // 38: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
+	55, // 39: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
+	56, // 40: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
+	57, // 41: bff.v1.AccountService.ListIdentities:input_type -> bff.v1.ListIdentitiesRequest
+	58, // 42: bff.v1.AccountService.BeginLinkIdentity:input_type -> bff.v1.BeginLinkIdentityRequest
+	59, // 43: bff.v1.AccountService.CompleteLinkIdentity:input_type -> bff.v1.CompleteLinkIdentityRequest
+	60, // 44: bff.v1.AccountService.UnlinkIdentity:input_type -> bff.v1.UnlinkIdentityRequest
+	61, // 45: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
+	62, // 46: bff.v1.AccountService.CreateKey:input_type -> bff.v1.CreateKeyRequest
+	63, // 47: bff.v1.AccountService.ListKeys:input_type -> bff.v1.ListKeysRequest
+	64, // 48: bff.v1.AccountService.RevokeKey:input_type -> bff.v1.RevokeKeyRequest
+	10, // 49: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 50: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 51: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 52: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 53: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 54: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 55: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 56: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 57: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 58: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 59: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 60: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 61: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 62: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 63: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	65, // 64: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
+	66, // 65: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
+	67, // 66: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
+	68, // 67: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
+	69, // 68: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
+	70, // 69: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
+	71, // 70: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
+	72, // 71: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
+	73, // 72: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
+	74, // 73: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
+	75, // 74: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
+	76, // 75: bff.v1.AccountService.ListIdentities:output_type -> bff.v1.ListIdentitiesResponse
+	77, // 76: bff.v1.AccountService.BeginLinkIdentity:output_type -> bff.v1.BeginLinkIdentityResponse
+	78, // 77: bff.v1.AccountService.CompleteLinkIdentity:output_type -> bff.v1.CompleteLinkIdentityResponse
+	79, // 78: bff.v1.AccountService.UnlinkIdentity:output_type -> bff.v1.UnlinkIdentityResponse
+	80, // 79: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
+	81, // 80: bff.v1.AccountService.CreateKey:output_type -> bff.v1.CreateKeyResponse
+	82, // 81: bff.v1.AccountService.ListKeys:output_type -> bff.v1.ListKeysResponse
+	83, // 82: bff.v1.AccountService.RevokeKey:output_type -> bff.v1.RevokeKeyResponse
+	11, // 83: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 84: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 85: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 86: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 87: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 88: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 89: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 90: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 91: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 92: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	59, // [59:93] is the sub-list for method output_type
+	25, // [25:59] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -1921,12 +1975,14 @@ func file_bff_v1_account_service_proto_init() {
 	}
 	file_bff_v1_factors_proto_init()
 	file_bff_v1_federation_proto_init()
+	file_bff_v1_keys_proto_init()
 	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*CompleteReauthenticationRequest_TotpCode)(nil),
 		(*CompleteReauthenticationRequest_RecoveryCode)(nil),
 		(*CompleteReauthenticationRequest_Passkey)(nil),
+		(*CompleteReauthenticationRequest_EmailCode)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

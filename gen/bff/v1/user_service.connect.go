@@ -49,6 +49,10 @@ const (
 	// UserServiceRevokeUserSessionProcedure is the procedure name of the UserService's
 	// RevokeUserSession RPC.
 	UserServiceRevokeUserSessionProcedure = "/bff.v1.UserService/RevokeUserSession"
+	// UserServiceListUserKeysProcedure is the procedure name of the UserService's ListUserKeys RPC.
+	UserServiceListUserKeysProcedure = "/bff.v1.UserService/ListUserKeys"
+	// UserServiceRevokeUserKeyProcedure is the procedure name of the UserService's RevokeUserKey RPC.
+	UserServiceRevokeUserKeyProcedure = "/bff.v1.UserService/RevokeUserKey"
 	// UserServiceForcePasswordResetProcedure is the procedure name of the UserService's
 	// ForcePasswordReset RPC.
 	UserServiceForcePasswordResetProcedure = "/bff.v1.UserService/ForcePasswordReset"
@@ -157,6 +161,21 @@ var (
 			Procedure:  UserServiceRevokeUserSessionProcedure,
 		}
 	})
+	userServiceListUserKeysSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ListUserKeys"),
+			Procedure:        UserServiceListUserKeysProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	userServiceRevokeUserKeySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("RevokeUserKey"),
+			Procedure:  UserServiceRevokeUserKeyProcedure,
+		}
+	})
 	userServiceForcePasswordResetSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -228,7 +247,7 @@ type UserServiceClient interface {
 	// profile (optional; if it is missing, the attributes may not be stored:
 	// repeat the call with the same Idempotency-Key, or UpdateUser). Errors:
 	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED, PASSWORD_CONTAINS_EMAIL,
 	// ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE, failed_precondition
 	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
@@ -272,6 +291,12 @@ type UserServiceClient interface {
 	// RevokeUserSession ends one of a user's sessions. Errors: not_found
 	// SESSION_NOT_FOUND.
 	RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error)
+	// ListUserKeys returns a user's API keys that were not revoked, the newest
+	// first.
+	ListUserKeys(context.Context, *ListUserKeysRequest) (*ListUserKeysResponse, error)
+	// RevokeUserKey ends one of a user's API keys. Errors: not_found
+	// KEY_NOT_FOUND.
+	RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no
 	// password yet gets a new invitation. It requires a sign-in or a
@@ -328,7 +353,7 @@ type UserServiceHandler interface {
 	// profile (optional; if it is missing, the attributes may not be stored:
 	// repeat the call with the same Idempotency-Key, or UpdateUser). Errors:
 	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED, PASSWORD_CONTAINS_EMAIL,
 	// ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE, failed_precondition
 	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
@@ -372,6 +397,12 @@ type UserServiceHandler interface {
 	// RevokeUserSession ends one of a user's sessions. Errors: not_found
 	// SESSION_NOT_FOUND.
 	RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error)
+	// ListUserKeys returns a user's API keys that were not revoked, the newest
+	// first.
+	ListUserKeys(context.Context, *ListUserKeysRequest) (*ListUserKeysResponse, error)
+	// RevokeUserKey ends one of a user's API keys. Errors: not_found
+	// KEY_NOT_FOUND.
+	RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no
 	// password yet gets a new invitation. It requires a sign-in or a
@@ -429,6 +460,8 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 		connect.Method{Spec: userServiceRevokeUserSessionsSpec(), Handler: adapter.revokeUserSessions},
 		connect.Method{Spec: userServiceListUserSessionsSpec(), Handler: adapter.listUserSessions},
 		connect.Method{Spec: userServiceRevokeUserSessionSpec(), Handler: adapter.revokeUserSession},
+		connect.Method{Spec: userServiceListUserKeysSpec(), Handler: adapter.listUserKeys},
+		connect.Method{Spec: userServiceRevokeUserKeySpec(), Handler: adapter.revokeUserKey},
 		connect.Method{Spec: userServiceForcePasswordResetSpec(), Handler: adapter.forcePasswordReset},
 		connect.Method{Spec: userServiceListUserFactorsSpec(), Handler: adapter.listUserFactors},
 		connect.Method{Spec: userServiceResetUserFactorsSpec(), Handler: adapter.resetUserFactors},
@@ -485,6 +518,14 @@ func (UnimplementedUserServiceHandler) ListUserSessions(context.Context, *ListUs
 
 func (UnimplementedUserServiceHandler) RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RevokeUserSession is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ListUserKeys(context.Context, *ListUserKeysRequest) (*ListUserKeysResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ListUserKeys is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RevokeUserKey is not implemented")
 }
 
 func (UnimplementedUserServiceHandler) ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error) {
@@ -606,6 +647,22 @@ func (c *userServiceClient) ListUserSessions(ctx context.Context, req *ListUserS
 func (c *userServiceClient) RevokeUserSession(ctx context.Context, req *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error) {
 	var res RevokeUserSessionResponse
 	if err := c.client.CallUnary(ctx, userServiceRevokeUserSessionSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ListUserKeys(ctx context.Context, req *ListUserKeysRequest) (*ListUserKeysResponse, error) {
+	var res ListUserKeysResponse
+	if err := c.client.CallUnary(ctx, userServiceListUserKeysSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) RevokeUserKey(ctx context.Context, req *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error) {
+	var res RevokeUserKeyResponse
+	if err := c.client.CallUnary(ctx, userServiceRevokeUserKeySpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -803,6 +860,30 @@ func (h userServiceHandler) revokeUserSession(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.RevokeUserSession(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) listUserKeys(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListUserKeysRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListUserKeys(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) revokeUserKey(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RevokeUserKeyRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RevokeUserKey(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -1903,7 +1903,7 @@ var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x88\x04\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x88\x04\n" +
 	"\x11CreateUserRequest\x12\xaa\x03\n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserB\x87\x03\xbaH\x83\x03\xba\x01;\n" +
 	"\x11create_user.email\x12\x14user.email is needed\x1a\x10this.email != ''\xba\x01\xbe\x02\n" +
@@ -2029,30 +2029,32 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
 	"\aErasure\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xb9\x1d\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xfa \n" +
 	"\vUserService\x12\xa9\x02\n" +
 	"\n" +
 	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"\xe3\x01\x8a\xe7\x18\xc6\x01\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\x14\x12\x02\b\x01\x18\xc8\x010\x01H\x01R\x17/api/v1/users/{user.id}Z\x84\x01{\"user\":{\"email\":\"grace@example.com\",\"firstName\":\"Grace\",\"lastName\":\"Hopper\",\"roles\":[\"editor\"]},\"password\":\"correct horse battery\"}`\x03\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/users\x12\xb9\x01\n" +
-	"\aGetUser\x12\x16.bff.v1.GetUserRequest\x1a\x17.bff.v1.GetUserResponse\"}\x8a\xe7\x18W\n" +
+	"\"\x02\b\x03*\t\b\x14\x12\x02\b\x01\x18\xc8\x010\x01H\x01R\x17/api/v1/users/{user.id}Z\x84\x01{\"user\":{\"email\":\"grace@example.com\",\"firstName\":\"Grace\",\"lastName\":\"Hopper\",\"roles\":[\"editor\"]},\"password\":\"correct horse battery\"}`\x03\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/users\x12\xc6\x01\n" +
+	"\aGetUser\x12\x16.bff.v1.GetUserRequest\x1a\x17.bff.v1.GetUserResponse\"\x89\x01\x8a\xe7\x18c\n" +
 	"\x12\x1a\x10\n" +
 	"\auser_id\x12\x05admin\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:,\n" +
 	"\x02\b\n" +
-	"\x10\x01*\x11account/{user_id}*\x11profile/{user_id}\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x90\x02\x01\x12\x8e\x01\n" +
-	"\tListUsers\x12\x18.bff.v1.ListUsersRequest\x1a\x19.bff.v1.ListUsersResponse\"L\x8a\xe7\x180\n" +
+	"\x10\x01*\x11account/{user_id}*\x11profile/{user_id}j\n" +
+	"users:read\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x90\x02\x01\x12\x9a\x01\n" +
+	"\tListUsers\x12\x18.bff.v1.ListUsersRequest\x1a\x19.bff.v1.ListUsersResponse\"X\x8a\xe7\x18<\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x90\x02\x01\x12\xa6\x02\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}j\n" +
+	"users:read\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x90\x02\x01\x12\xb3\x02\n" +
 	"\n" +
-	"UpdateUser\x12\x19.bff.v1.UpdateUserRequest\x1a\x1a.bff.v1.UpdateUserResponse\"\xe0\x01\x8a\xe7\x18\xb6\x01\n" +
+	"UpdateUser\x12\x19.bff.v1.UpdateUserRequest\x1a\x1a.bff.v1.UpdateUserResponse\"\xed\x01\x8a\xe7\x18\xc3\x01\n" +
 	"\x12\x1a\x10\n" +
 	"\auser.id\x12\x05admin\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11profile/{user.id}Z|{\"user\":{\"id\":\"0195514a-2f40-7cc3-98c4-dc0c0c07398f\",\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}\x82\xd3\xe4\x93\x02\x1f:\x04user2\x17/api/v1/users/{user.id}\x12\xc0\x01\n" +
-	"\vDisableUser\x12\x1a.bff.v1.DisableUserRequest\x1a\x1b.bff.v1.DisableUserResponse\"x\x8a\xe7\x18G\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11profile/{user.id}Z|{\"user\":{\"id\":\"0195514a-2f40-7cc3-98c4-dc0c0c07398f\",\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}j\vusers:write\x82\xd3\xe4\x93\x02\x1f:\x04user2\x17/api/v1/users/{user.id}\x12\xce\x01\n" +
+	"\vDisableUser\x12\x1a.bff.v1.DisableUserRequest\x1a\x1b.bff.v1.DisableUserResponse\"\x85\x01\x8a\xe7\x18T\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/users/{user_id}:disable\x90\x02\x02\x12\xaa\x01\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}j\vusers:write\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/users/{user_id}:disable\x90\x02\x02\x12\xaa\x01\n" +
 	"\n" +
 	"EnableUser\x12\x19.bff.v1.EnableUserRequest\x1a\x1a.bff.v1.EnableUserResponse\"e\x8a\xe7\x185\n" +
 	"\t\"\a\n" +
@@ -2065,19 +2067,27 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x0fChangeUserEmail\x12\x1e.bff.v1.ChangeUserEmailRequest\x1a\x1f.bff.v1.ChangeUserEmailResponse\"l\x8a\xe7\x187\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}`\x03\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/users/{user_id}:changeEmail\x90\x02\x02\x12\xc9\x01\n" +
-	"\x12RevokeUserSessions\x12!.bff.v1.RevokeUserSessionsRequest\x1a\".bff.v1.RevokeUserSessionsResponse\"l\x8a\xe7\x184\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}`\x03\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/users/{user_id}:changeEmail\x90\x02\x02\x12\xd6\x01\n" +
+	"\x12RevokeUserSessions\x12!.bff.v1.RevokeUserSessionsRequest\x1a\".bff.v1.RevokeUserSessionsResponse\"y\x8a\xe7\x18A\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/users/{user_id}:revokeSessions\x90\x02\x02\x12\xc1\x01\n" +
-	"\x10ListUserSessions\x12\x1f.bff.v1.ListUserSessionsRequest\x1a .bff.v1.ListUserSessionsResponse\"j\x8a\xe7\x18;\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x12sessions/{user_id}j\vusers:write\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/users/{user_id}:revokeSessions\x90\x02\x02\x12\xcd\x01\n" +
+	"\x10ListUserSessions\x12\x1f.bff.v1.ListUserSessionsRequest\x1a .bff.v1.ListUserSessionsResponse\"v\x8a\xe7\x18G\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02:\x1a\n" +
-	"\x02\b\x05\x10\x01*\x12sessions/{user_id}\x82\xd3\xe4\x93\x02\"\x12 /api/v1/users/{user_id}/sessions\x90\x02\x01\x12\xc3\x01\n" +
-	"\x11RevokeUserSession\x12 .bff.v1.RevokeUserSessionRequest\x1a!.bff.v1.RevokeUserSessionResponse\"i\x8a\xe7\x180\n" +
+	"\x02\b\x05\x10\x01*\x12sessions/{user_id}j\n" +
+	"users:read\x82\xd3\xe4\x93\x02\"\x12 /api/v1/users/{user_id}/sessions\x90\x02\x01\x12\xd0\x01\n" +
+	"\x11RevokeUserSession\x12 .bff.v1.RevokeUserSessionRequest\x1a!.bff.v1.RevokeUserSessionResponse\"v\x8a\xe7\x18=\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/*-/api/v1/users/{user_id}/sessions/{session_id}\x12\xde\x01\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x12sessions/{user_id}j\vusers:write\x82\xd3\xe4\x93\x02/*-/api/v1/users/{user_id}/sessions/{session_id}\x12\x95\x01\n" +
+	"\fListUserKeys\x12\x1b.bff.v1.ListUserKeysRequest\x1a\x1c.bff.v1.ListUserKeysResponse\"J\x8a\xe7\x18\x1f\n" +
+	"\t\"\a\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/users/{user_id}/keys\x90\x02\x01\x12\x9b\x01\n" +
+	"\rRevokeUserKey\x12\x1c.bff.v1.RevokeUserKeyRequest\x1a\x1d.bff.v1.RevokeUserKeyResponse\"M\x8a\xe7\x18\x1c\n" +
+	"\t\"\a\n" +
+	"\x05admin\x1a\x02\b\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01\x82\xd3\xe4\x93\x02'*%/api/v1/users/{user_id}/keys/{key_id}\x12\xde\x01\n" +
 	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\"\x80\x01\x8a\xe7\x18G\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
@@ -2088,21 +2098,24 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x10ResetUserFactors\x12\x1f.bff.v1.ResetUserFactorsRequest\x1a .bff.v1.ResetUserFactorsResponse\"z\x8a\xe7\x18G\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}`\x03\x82\xd3\xe4\x93\x02):\x01*\"$/api/v1/users/{user_id}:resetFactors\x12\xa6\x01\n" +
-	"\x0fListAuditEvents\x12\x1e.bff.v1.ListAuditEventsRequest\x1a\x1f.bff.v1.ListAuditEventsResponse\"R\x8a\xe7\x180\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}`\x03\x82\xd3\xe4\x93\x02):\x01*\"$/api/v1/users/{user_id}:resetFactors\x12\xb2\x01\n" +
+	"\x0fListAuditEvents\x12\x1e.bff.v1.ListAuditEventsRequest\x1a\x1f.bff.v1.ListAuditEventsResponse\"^\x8a\xe7\x18<\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/auditEvents\x90\x02\x01\x12\x8e\x01\n" +
-	"\tListMails\x12\x18.bff.v1.ListMailsRequest\x1a\x19.bff.v1.ListMailsResponse\"L\x8a\xe7\x180\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}j\n" +
+	"audit:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/auditEvents\x90\x02\x01\x12\x9a\x01\n" +
+	"\tListMails\x12\x18.bff.v1.ListMailsRequest\x1a\x19.bff.v1.ListMailsResponse\"X\x8a\xe7\x18<\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/mails\x90\x02\x01\x12\x91\x01\n" +
-	"\tRetryMail\x12\x18.bff.v1.RetryMailRequest\x1a\x19.bff.v1.RetryMailResponse\"O\x8a\xe7\x18 \n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}j\n" +
+	"mails:read\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/mails\x90\x02\x01\x12\x9e\x01\n" +
+	"\tRetryMail\x12\x18.bff.v1.RetryMailRequest\x1a\x19.bff.v1.RetryMailResponse\"\\\x8a\xe7\x18-\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x02\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12\x92\x01\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x02j\vmails:write\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12\x9e\x01\n" +
 	"\n" +
-	"GetErasure\x12\x19.bff.v1.GetErasureRequest\x1a\x1a.bff.v1.GetErasureResponse\"M\x8a\xe7\x18\x1f\n" +
+	"GetErasure\x12\x19.bff.v1.GetErasureRequest\x1a\x1a.bff.v1.GetErasureResponse\"Y\x8a\xe7\x18+\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/users/{user_id}/erasure\x90\x02\x01\x12\xc2\x01\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02j\n" +
+	"users:read\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/users/{user_id}/erasure\x90\x02\x01\x12\xc2\x01\n" +
 	"\n" +
 	"DeleteUser\x12\x19.bff.v1.DeleteUserRequest\x1a\x1a.bff.v1.DeleteUserResponse\"}\x8a\xe7\x18Z\n" +
 	"\t\"\a\n" +
@@ -2169,10 +2182,14 @@ var file_bff_v1_user_service_proto_goTypes = []any{
 	(*AuditEvent)(nil),                 // 41: bff.v1.AuditEvent
 	(MailStatus)(0),                    // 42: bff.v1.MailStatus
 	(*Mail)(nil),                       // 43: bff.v1.Mail
-	(*ListUserFactorsRequest)(nil),     // 44: bff.v1.ListUserFactorsRequest
-	(*ResetUserFactorsRequest)(nil),    // 45: bff.v1.ResetUserFactorsRequest
-	(*ListUserFactorsResponse)(nil),    // 46: bff.v1.ListUserFactorsResponse
-	(*ResetUserFactorsResponse)(nil),   // 47: bff.v1.ResetUserFactorsResponse
+	(*ListUserKeysRequest)(nil),        // 44: bff.v1.ListUserKeysRequest
+	(*RevokeUserKeyRequest)(nil),       // 45: bff.v1.RevokeUserKeyRequest
+	(*ListUserFactorsRequest)(nil),     // 46: bff.v1.ListUserFactorsRequest
+	(*ResetUserFactorsRequest)(nil),    // 47: bff.v1.ResetUserFactorsRequest
+	(*ListUserKeysResponse)(nil),       // 48: bff.v1.ListUserKeysResponse
+	(*RevokeUserKeyResponse)(nil),      // 49: bff.v1.RevokeUserKeyResponse
+	(*ListUserFactorsResponse)(nil),    // 50: bff.v1.ListUserFactorsResponse
+	(*ResetUserFactorsResponse)(nil),   // 51: bff.v1.ResetUserFactorsResponse
 }
 var file_bff_v1_user_service_proto_depIdxs = []int32{
 	35, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
@@ -2214,35 +2231,39 @@ var file_bff_v1_user_service_proto_depIdxs = []int32{
 	16, // 36: bff.v1.UserService.RevokeUserSessions:input_type -> bff.v1.RevokeUserSessionsRequest
 	20, // 37: bff.v1.UserService.ListUserSessions:input_type -> bff.v1.ListUserSessionsRequest
 	22, // 38: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
-	24, // 39: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
-	44, // 40: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
-	45, // 41: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
-	26, // 42: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
-	28, // 43: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
-	30, // 44: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
-	32, // 45: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
-	18, // 46: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
-	1,  // 47: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
-	3,  // 48: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
-	5,  // 49: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
-	7,  // 50: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
-	9,  // 51: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
-	11, // 52: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
-	13, // 53: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
-	15, // 54: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
-	17, // 55: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
-	21, // 56: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
-	23, // 57: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
-	25, // 58: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
-	46, // 59: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
-	47, // 60: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
-	27, // 61: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
-	29, // 62: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
-	31, // 63: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
-	33, // 64: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
-	19, // 65: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
-	47, // [47:66] is the sub-list for method output_type
-	28, // [28:47] is the sub-list for method input_type
+	44, // 39: bff.v1.UserService.ListUserKeys:input_type -> bff.v1.ListUserKeysRequest
+	45, // 40: bff.v1.UserService.RevokeUserKey:input_type -> bff.v1.RevokeUserKeyRequest
+	24, // 41: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
+	46, // 42: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
+	47, // 43: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
+	26, // 44: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
+	28, // 45: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
+	30, // 46: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
+	32, // 47: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
+	18, // 48: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
+	1,  // 49: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
+	3,  // 50: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
+	5,  // 51: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
+	7,  // 52: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
+	9,  // 53: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
+	11, // 54: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
+	13, // 55: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
+	15, // 56: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
+	17, // 57: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
+	21, // 58: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
+	23, // 59: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
+	48, // 60: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
+	49, // 61: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
+	25, // 62: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
+	50, // 63: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
+	51, // 64: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
+	27, // 65: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
+	29, // 66: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
+	31, // 67: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
+	33, // 68: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
+	19, // 69: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
+	49, // [49:70] is the sub-list for method output_type
+	28, // [28:49] is the sub-list for method input_type
 	28, // [28:28] is the sub-list for extension type_name
 	28, // [28:28] is the sub-list for extension extendee
 	0,  // [0:28] is the sub-list for field type_name
@@ -2254,6 +2275,7 @@ func file_bff_v1_user_service_proto_init() {
 		return
 	}
 	file_bff_v1_factors_proto_init()
+	file_bff_v1_keys_proto_init()
 	file_bff_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

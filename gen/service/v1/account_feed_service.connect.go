@@ -57,11 +57,12 @@ type AccountFeedServiceClient interface {
 	// account appears once, in its latest state, however often it has changed. The
 	// cursor confirms that the caller has committed everything before it. Errors:
 	// unauthenticated CREDENTIAL_INVALID, failed_precondition CURSOR_EXPIRED,
-	// unavailable SERVICE_UNAVAILABLE.
+	// resource_exhausted TOO_MANY_READERS, unavailable SERVICE_UNAVAILABLE.
 	WatchAccounts(context.Context, *WatchAccountsRequest) (*WatchAccountsResponse, error)
 	// FindMissingAccounts returns those of the accounts that do not exist. A service
 	// whose cursor has expired erases them. Errors: unauthenticated
-	// CREDENTIAL_INVALID, unavailable SERVICE_UNAVAILABLE.
+	// CREDENTIAL_INVALID, resource_exhausted TOO_MANY_READERS, unavailable
+	// SERVICE_UNAVAILABLE.
 	FindMissingAccounts(context.Context, *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error)
 }
 
@@ -78,11 +79,12 @@ type AccountFeedServiceHandler interface {
 	// account appears once, in its latest state, however often it has changed. The
 	// cursor confirms that the caller has committed everything before it. Errors:
 	// unauthenticated CREDENTIAL_INVALID, failed_precondition CURSOR_EXPIRED,
-	// unavailable SERVICE_UNAVAILABLE.
+	// resource_exhausted TOO_MANY_READERS, unavailable SERVICE_UNAVAILABLE.
 	WatchAccounts(context.Context, *WatchAccountsRequest) (*WatchAccountsResponse, error)
 	// FindMissingAccounts returns those of the accounts that do not exist. A service
 	// whose cursor has expired erases them. Errors: unauthenticated
-	// CREDENTIAL_INVALID, unavailable SERVICE_UNAVAILABLE.
+	// CREDENTIAL_INVALID, resource_exhausted TOO_MANY_READERS, unavailable
+	// SERVICE_UNAVAILABLE.
 	FindMissingAccounts(context.Context, *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error)
 }
 

@@ -425,12 +425,12 @@ const file_service_v1_account_feed_service_proto_rawDesc = "" +
 	"\rAccountStatus\x12\x1e\n" +
 	"\x1aACCOUNT_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ACCOUNT_STATUS_ACTIVE\x10\x01\x12\x1b\n" +
-	"\x17ACCOUNT_STATUS_DISABLED\x10\x022\xf0\x01\n" +
-	"\x12AccountFeedService\x12e\n" +
-	"\rWatchAccounts\x12 .service.v1.WatchAccountsRequest\x1a!.service.v1.WatchAccountsResponse\"\x0f\x8a\xe7\x18\b\n" +
-	"\x022\x00\x1a\x02\b\x14\x90\x02\x02\x12s\n" +
-	"\x13FindMissingAccounts\x12&.service.v1.FindMissingAccountsRequest\x1a'.service.v1.FindMissingAccountsResponse\"\v\x8a\xe7\x18\x04\n" +
-	"\x022\x00\x90\x02\x01B\x96\x01\n" +
+	"\x17ACCOUNT_STATUS_DISABLED\x10\x022\x84\x02\n" +
+	"\x12AccountFeedService\x12o\n" +
+	"\rWatchAccounts\x12 .service.v1.WatchAccountsRequest\x1a!.service.v1.WatchAccountsResponse\"\x19\x8a\xe7\x18\x12\n" +
+	"\x022\x00\x1a\x02\b\x14*\b\b\x14\x12\x02\b\x01\x18d\x90\x02\x02\x12}\n" +
+	"\x13FindMissingAccounts\x12&.service.v1.FindMissingAccountsRequest\x1a'.service.v1.FindMissingAccountsResponse\"\x15\x8a\xe7\x18\x0e\n" +
+	"\x022\x00*\b\b\x14\x12\x02\b\x01\x18d\x90\x02\x01B\x96\x01\n" +
 	"\x0ecom.service.v1B\x17AccountFeedServiceProtoP\x01Z\"gatehouse/gen/service/v1;servicev1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Service.V1\xca\x02\n" +
 	"Service\\V1\xe2\x02\x16Service\\V1\\GPBMetadata\xea\x02\vService::V1b\x06proto3"

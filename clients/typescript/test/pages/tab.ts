@@ -1,11 +1,13 @@
 // A page of an application, for tests to act in.
-import { createGatehouse, type Gatehouse } from "@gatehouse/client";
+import { createGatehouse, type Gatehouse, type Reauthentication } from "@gatehouse/client";
 
 declare global {
   interface Window {
     gatehouse: Gatehouse;
     /** What happened to the session here. */
     events: string[];
+    /** Answers a dialog for a recent sign-in, where the page was loaded with "dialog". */
+    answer: (dialog: Reauthentication) => Promise<unknown>;
   }
 }
 
@@ -13,6 +15,7 @@ const query = new URLSearchParams(location.search);
 export const gatehouse = createGatehouse({
   baseUrl: query.get("gateway") ?? "",
   mode: query.get("mode") === "cookie" ? "cookie" : "bearer",
+  ...(query.has("dialog") && { onReauthenticate: (dialog) => window.answer(dialog) }),
 });
 window.gatehouse = gatehouse;
 window.events = [];

@@ -82,6 +82,12 @@ const (
 	// AccountServiceRemovePasswordProcedure is the procedure name of the AccountService's
 	// RemovePassword RPC.
 	AccountServiceRemovePasswordProcedure = "/bff.v1.AccountService/RemovePassword"
+	// AccountServiceCreateKeyProcedure is the procedure name of the AccountService's CreateKey RPC.
+	AccountServiceCreateKeyProcedure = "/bff.v1.AccountService/CreateKey"
+	// AccountServiceListKeysProcedure is the procedure name of the AccountService's ListKeys RPC.
+	AccountServiceListKeysProcedure = "/bff.v1.AccountService/ListKeys"
+	// AccountServiceRevokeKeyProcedure is the procedure name of the AccountService's RevokeKey RPC.
+	AccountServiceRevokeKeyProcedure = "/bff.v1.AccountService/RevokeKey"
 	// AccountServiceListSessionsProcedure is the procedure name of the AccountService's ListSessions
 	// RPC.
 	AccountServiceListSessionsProcedure = "/bff.v1.AccountService/ListSessions"
@@ -265,6 +271,28 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	accountServiceCreateKeySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("CreateKey"),
+			Procedure:  AccountServiceCreateKeyProcedure,
+		}
+	})
+	accountServiceListKeysSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ListKeys"),
+			Procedure:        AccountServiceListKeysProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	accountServiceRevokeKeySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("RevokeKey"),
+			Procedure:  AccountServiceRevokeKeyProcedure,
+		}
+	})
 	accountServiceListSessionsSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -358,7 +386,8 @@ type AccountServiceClient interface {
 	// minutes the session may call methods that require a recent sign-in. If the
 	// account has a second factor, the answer has a challenge, and
 	// CompleteReauthentication takes the second proof. Without a password, the
-	// challenge is for a passkey. Errors: invalid_argument PASSWORD_WRONG,
+	// challenge is for a passkey, or for a code that is mailed if the account has
+	// neither a passkey nor a second factor. Errors: invalid_argument PASSWORD_WRONG,
 	// failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
@@ -374,7 +403,7 @@ type AccountServiceClient interface {
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
@@ -479,6 +508,20 @@ type AccountServiceClient interface {
 	// failed_precondition PASSKEYS_OFF, REAUTHENTICATION_REQUIRED,
 	// SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
 	RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error)
+	// CreateKey makes an API key of the caller, for a script or another machine,
+	// and mails the caller. It may do what its scopes, and the caller's roles
+	// then, allow. It requires a sign-in or a Reauthenticate within the last five
+	// minutes. Errors: invalid_argument SCOPE_UNKNOWN, NETWORK_INVALID or
+	// EXPIRE_TIME_INVALID,
+	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
+	// EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_KEYS.
+	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
+	// ListKeys returns the caller's API keys that were not revoked, the newest
+	// first.
+	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
+	// RevokeKey ends one of the caller's API keys. Every gateway refuses it
+	// within a second. Errors: not_found KEY_NOT_FOUND.
+	RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
@@ -498,13 +541,14 @@ type AccountServiceClient interface {
 	// one. The answer is the same if another account has the new email. It
 	// requires a sign-in or a Reauthenticate within the last five minutes.
 	// Errors: not_found USER_NOT_FOUND, failed_precondition
-	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// REAUTHENTICATION_REQUIRED, FACTOR_REQUIRED or MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
 	// ConfirmEmailChange replaces the email. It takes the token of the link that
 	// was mailed to the new email. Errors: invalid_argument LINK_INVALID,
-	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// already_exists EMAIL_TAKEN, permission_denied ACCOUNT_DISABLED.
+	// failed_precondition LINK_USED, LINK_EXPIRED, LINK_SUPERSEDED or
+	// FACTOR_REQUIRED, already_exists EMAIL_TAKEN, permission_denied
+	// ACCOUNT_DISABLED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 	// ListMyAuditEvents returns one page of the audit events of the caller's
 	// account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
@@ -544,7 +588,8 @@ type AccountServiceHandler interface {
 	// minutes the session may call methods that require a recent sign-in. If the
 	// account has a second factor, the answer has a challenge, and
 	// CompleteReauthentication takes the second proof. Without a password, the
-	// challenge is for a passkey. Errors: invalid_argument PASSWORD_WRONG,
+	// challenge is for a passkey, or for a code that is mailed if the account has
+	// neither a passkey nor a second factor. Errors: invalid_argument PASSWORD_WRONG,
 	// failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
@@ -560,7 +605,7 @@ type AccountServiceHandler interface {
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
@@ -665,6 +710,20 @@ type AccountServiceHandler interface {
 	// failed_precondition PASSKEYS_OFF, REAUTHENTICATION_REQUIRED,
 	// SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
 	RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error)
+	// CreateKey makes an API key of the caller, for a script or another machine,
+	// and mails the caller. It may do what its scopes, and the caller's roles
+	// then, allow. It requires a sign-in or a Reauthenticate within the last five
+	// minutes. Errors: invalid_argument SCOPE_UNKNOWN, NETWORK_INVALID or
+	// EXPIRE_TIME_INVALID,
+	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
+	// EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_KEYS.
+	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
+	// ListKeys returns the caller's API keys that were not revoked, the newest
+	// first.
+	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
+	// RevokeKey ends one of the caller's API keys. Every gateway refuses it
+	// within a second. Errors: not_found KEY_NOT_FOUND.
+	RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
@@ -684,13 +743,14 @@ type AccountServiceHandler interface {
 	// one. The answer is the same if another account has the new email. It
 	// requires a sign-in or a Reauthenticate within the last five minutes.
 	// Errors: not_found USER_NOT_FOUND, failed_precondition
-	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// REAUTHENTICATION_REQUIRED, FACTOR_REQUIRED or MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
 	// ConfirmEmailChange replaces the email. It takes the token of the link that
 	// was mailed to the new email. Errors: invalid_argument LINK_INVALID,
-	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// already_exists EMAIL_TAKEN, permission_denied ACCOUNT_DISABLED.
+	// failed_precondition LINK_USED, LINK_EXPIRED, LINK_SUPERSEDED or
+	// FACTOR_REQUIRED, already_exists EMAIL_TAKEN, permission_denied
+	// ACCOUNT_DISABLED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 	// ListMyAuditEvents returns one page of the audit events of the caller's
 	// account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
@@ -734,6 +794,9 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 		connect.Method{Spec: accountServiceCompleteLinkIdentitySpec(), Handler: adapter.completeLinkIdentity},
 		connect.Method{Spec: accountServiceUnlinkIdentitySpec(), Handler: adapter.unlinkIdentity},
 		connect.Method{Spec: accountServiceRemovePasswordSpec(), Handler: adapter.removePassword},
+		connect.Method{Spec: accountServiceCreateKeySpec(), Handler: adapter.createKey},
+		connect.Method{Spec: accountServiceListKeysSpec(), Handler: adapter.listKeys},
+		connect.Method{Spec: accountServiceRevokeKeySpec(), Handler: adapter.revokeKey},
 		connect.Method{Spec: accountServiceListSessionsSpec(), Handler: adapter.listSessions},
 		connect.Method{Spec: accountServiceRevokeSessionSpec(), Handler: adapter.revokeSession},
 		connect.Method{Spec: accountServiceRevokeOtherSessionsSpec(), Handler: adapter.revokeOtherSessions},
@@ -832,6 +895,18 @@ func (UnimplementedAccountServiceHandler) UnlinkIdentity(context.Context, *Unlin
 
 func (UnimplementedAccountServiceHandler) RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RemovePassword is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.CreateKey is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ListKeys is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RevokeKey is not implemented")
 }
 
 func (UnimplementedAccountServiceHandler) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
@@ -1041,6 +1116,30 @@ func (c *accountServiceClient) UnlinkIdentity(ctx context.Context, req *UnlinkId
 func (c *accountServiceClient) RemovePassword(ctx context.Context, req *RemovePasswordRequest) (*RemovePasswordResponse, error) {
 	var res RemovePasswordResponse
 	if err := c.client.CallUnary(ctx, accountServiceRemovePasswordSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) CreateKey(ctx context.Context, req *CreateKeyRequest) (*CreateKeyResponse, error) {
+	var res CreateKeyResponse
+	if err := c.client.CallUnary(ctx, accountServiceCreateKeySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ListKeys(ctx context.Context, req *ListKeysRequest) (*ListKeysResponse, error) {
+	var res ListKeysResponse
+	if err := c.client.CallUnary(ctx, accountServiceListKeysSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) RevokeKey(ctx context.Context, req *RevokeKeyRequest) (*RevokeKeyResponse, error) {
+	var res RevokeKeyResponse
+	if err := c.client.CallUnary(ctx, accountServiceRevokeKeySpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -1374,6 +1473,42 @@ func (h accountServiceHandler) removePassword(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.RemovePassword(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) createKey(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CreateKeyRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CreateKey(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) listKeys(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListKeysRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListKeys(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) revokeKey(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RevokeKeyRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RevokeKey(ctx, &req)
 	if err != nil {
 		return err
 	}

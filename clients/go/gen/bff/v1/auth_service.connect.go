@@ -42,6 +42,9 @@ const (
 	// AuthServiceCompleteFederatedLoginProcedure is the procedure name of the AuthService's
 	// CompleteFederatedLogin RPC.
 	AuthServiceCompleteFederatedLoginProcedure = "/bff.v1.AuthService/CompleteFederatedLogin"
+	// AuthServiceRequestSignInCodeProcedure is the procedure name of the AuthService's
+	// RequestSignInCode RPC.
+	AuthServiceRequestSignInCodeProcedure = "/bff.v1.AuthService/RequestSignInCode"
 	// AuthServiceRefreshProcedure is the procedure name of the AuthService's Refresh RPC.
 	AuthServiceRefreshProcedure = "/bff.v1.AuthService/Refresh"
 	// AuthServiceLogoutProcedure is the procedure name of the AuthService's Logout RPC.
@@ -111,6 +114,13 @@ var (
 			Procedure:  AuthServiceCompleteFederatedLoginProcedure,
 		}
 	})
+	authServiceRequestSignInCodeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("RequestSignInCode"),
+			Procedure:  AuthServiceRequestSignInCodeProcedure,
+		}
+	})
 	authServiceRefreshSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -149,9 +159,9 @@ type AuthServiceClient interface {
 	// GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
 	// VerifyEmail, and the answer does not reveal whether the email has an
 	// account. Parts: account (required), profile (optional). Errors:
-	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
+	// SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
+	// PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// VerifyEmail completes a registration, an email verification or an
@@ -163,9 +173,9 @@ type AuthServiceClient interface {
 	// the answer has a challenge for CompleteLogin instead of tokens. Parts:
 	// account (required), profile (optional). Errors: invalid_argument
 	// LINK_INVALID, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+	// permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
 	// Login checks an email and a password and starts a session. If the account
@@ -182,7 +192,8 @@ type AuthServiceClient interface {
 	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
 	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
 	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// BeginPasskeyLogin makes a challenge for a passkey of any account: nobody is
 	// identified before the passkey is used. Give its passkey_options to the
@@ -208,9 +219,16 @@ type AuthServiceClient interface {
 	// invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
 	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED or
 	// PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
-	// PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED or
-	// ACCOUNT_DISABLED.
+	// PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED, SIGN_UP_DOMAIN
+	// or ACCOUNT_DISABLED.
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
+	// RequestSignInCode mails a code to the email and makes the challenge for
+	// which the code works: give both to CompleteLogin. Only the client that asked
+	// has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
+	// creates one, where people may register. At most three mails in 10 minutes
+	// are sent to an email, without another answer. Errors: failed_precondition
+	// EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
+	RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header, and send the same key when you retry, so that a lost answer does
 	// not end the session. Any other use of an old token ends the session.
@@ -230,7 +248,7 @@ type AuthServiceClient interface {
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all of the account's sessions. It
 	// takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
 	// LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
@@ -249,9 +267,9 @@ type AuthServiceHandler interface {
 	// GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
 	// VerifyEmail, and the answer does not reveal whether the email has an
 	// account. Parts: account (required), profile (optional). Errors:
-	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
+	// SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
+	// PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// VerifyEmail completes a registration, an email verification or an
@@ -263,9 +281,9 @@ type AuthServiceHandler interface {
 	// the answer has a challenge for CompleteLogin instead of tokens. Parts:
 	// account (required), profile (optional). Errors: invalid_argument
 	// LINK_INVALID, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+	// permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
 	// Login checks an email and a password and starts a session. If the account
@@ -282,7 +300,8 @@ type AuthServiceHandler interface {
 	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
 	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
 	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// BeginPasskeyLogin makes a challenge for a passkey of any account: nobody is
 	// identified before the passkey is used. Give its passkey_options to the
@@ -308,9 +327,16 @@ type AuthServiceHandler interface {
 	// invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
 	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED or
 	// PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
-	// PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED or
-	// ACCOUNT_DISABLED.
+	// PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED, SIGN_UP_DOMAIN
+	// or ACCOUNT_DISABLED.
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
+	// RequestSignInCode mails a code to the email and makes the challenge for
+	// which the code works: give both to CompleteLogin. Only the client that asked
+	// has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
+	// creates one, where people may register. At most three mails in 10 minutes
+	// are sent to an email, without another answer. Errors: failed_precondition
+	// EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
+	RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header, and send the same key when you retry, so that a lost answer does
 	// not end the session. Any other use of an old token ends the session.
@@ -330,7 +356,7 @@ type AuthServiceHandler interface {
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all of the account's sessions. It
 	// takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
 	// LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
@@ -349,6 +375,7 @@ func RegisterAuthServiceHandler(server *connect.Server, svc AuthServiceHandler) 
 		connect.Method{Spec: authServiceListProvidersSpec(), Handler: adapter.listProviders},
 		connect.Method{Spec: authServiceBeginFederatedLoginSpec(), Handler: adapter.beginFederatedLogin},
 		connect.Method{Spec: authServiceCompleteFederatedLoginSpec(), Handler: adapter.completeFederatedLogin},
+		connect.Method{Spec: authServiceRequestSignInCodeSpec(), Handler: adapter.requestSignInCode},
 		connect.Method{Spec: authServiceRefreshSpec(), Handler: adapter.refresh},
 		connect.Method{Spec: authServiceLogoutSpec(), Handler: adapter.logout},
 		connect.Method{Spec: authServiceRequestPasswordResetSpec(), Handler: adapter.requestPasswordReset},
@@ -389,6 +416,10 @@ func (UnimplementedAuthServiceHandler) BeginFederatedLogin(context.Context, *Beg
 
 func (UnimplementedAuthServiceHandler) CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.CompleteFederatedLogin is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.RequestSignInCode is not implemented")
 }
 
 func (UnimplementedAuthServiceHandler) Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error) {
@@ -470,6 +501,14 @@ func (c *authServiceClient) BeginFederatedLogin(ctx context.Context, req *BeginF
 func (c *authServiceClient) CompleteFederatedLogin(ctx context.Context, req *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error) {
 	var res CompleteFederatedLoginResponse
 	if err := c.client.CallUnary(ctx, authServiceCompleteFederatedLoginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) RequestSignInCode(ctx context.Context, req *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error) {
+	var res RequestSignInCodeResponse
+	if err := c.client.CallUnary(ctx, authServiceRequestSignInCodeSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -599,6 +638,18 @@ func (h authServiceHandler) completeFederatedLogin(ctx context.Context, _ connec
 		return err
 	}
 	res, err := h.svc.CompleteFederatedLogin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) requestSignInCode(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RequestSignInCodeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RequestSignInCode(ctx, &req)
 	if err != nil {
 		return err
 	}

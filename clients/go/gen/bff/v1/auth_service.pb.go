@@ -369,6 +369,7 @@ type CompleteLoginRequest struct {
 	//	*CompleteLoginRequest_TotpCode
 	//	*CompleteLoginRequest_RecoveryCode
 	//	*CompleteLoginRequest_Passkey
+	//	*CompleteLoginRequest_EmailCode
 	//	*CompleteLoginRequest_Password
 	Proof isCompleteLoginRequest_Proof `protobuf_oneof:"proof"`
 	// Whether to ask for no second proof on this device for a while. It needs the
@@ -449,6 +450,15 @@ func (x *CompleteLoginRequest) GetPasskey() *structpb.Struct {
 	return nil
 }
 
+func (x *CompleteLoginRequest) GetEmailCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteLoginRequest_EmailCode); ok {
+			return x.EmailCode
+		}
+	}
+	return ""
+}
+
 func (x *CompleteLoginRequest) GetPassword() string {
 	if x != nil {
 		if x, ok := x.Proof.(*CompleteLoginRequest_Password); ok {
@@ -484,6 +494,12 @@ type CompleteLoginRequest_Passkey struct {
 	Passkey *structpb.Struct `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
 }
 
+type CompleteLoginRequest_EmailCode struct {
+	// The code of a mail that RequestSignInCode sent. Case, spaces and dashes do
+	// not matter.
+	EmailCode string `protobuf:"bytes,5,opt,name=email_code,json=emailCode,proto3,oneof"`
+}
+
 type CompleteLoginRequest_Password struct {
 	// The account's password, for a challenge that links another provider.
 	Password string `protobuf:"bytes,9,opt,name=password,proto3,oneof"`
@@ -494,6 +510,8 @@ func (*CompleteLoginRequest_TotpCode) isCompleteLoginRequest_Proof() {}
 func (*CompleteLoginRequest_RecoveryCode) isCompleteLoginRequest_Proof() {}
 
 func (*CompleteLoginRequest_Passkey) isCompleteLoginRequest_Proof() {}
+
+func (*CompleteLoginRequest_EmailCode) isCompleteLoginRequest_Proof() {}
 
 func (*CompleteLoginRequest_Password) isCompleteLoginRequest_Proof() {}
 
@@ -593,6 +611,107 @@ func (*CompleteLoginResponse_SignedIn) isCompleteLoginResponse_Result() {}
 
 func (*CompleteLoginResponse_Challenge) isCompleteLoginResponse_Result() {}
 
+// RequestSignInCodeRequest contains the email to sign in with.
+type RequestSignInCodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The login email; case does not matter.
+	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
+	// The device_token that an earlier sign-in on this device returned, if any.
+	DeviceToken   string `protobuf:"bytes,2,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestSignInCodeRequest) Reset() {
+	*x = RequestSignInCodeRequest{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestSignInCodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestSignInCodeRequest) ProtoMessage() {}
+
+func (x *RequestSignInCodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestSignInCodeRequest.ProtoReflect.Descriptor instead.
+func (*RequestSignInCodeRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RequestSignInCodeRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *RequestSignInCodeRequest) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+// RequestSignInCodeResponse contains the challenge of the code.
+type RequestSignInCodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The challenge, whether or not the email has an account.
+	Challenge     *Challenge `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestSignInCodeResponse) Reset() {
+	*x = RequestSignInCodeResponse{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestSignInCodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestSignInCodeResponse) ProtoMessage() {}
+
+func (x *RequestSignInCodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestSignInCodeResponse.ProtoReflect.Descriptor instead.
+func (*RequestSignInCodeResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RequestSignInCodeResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 // RefreshRequest contains a refresh token.
 type RefreshRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -604,7 +723,7 @@ type RefreshRequest struct {
 
 func (x *RefreshRequest) Reset() {
 	*x = RefreshRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[6]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +735,7 @@ func (x *RefreshRequest) String() string {
 func (*RefreshRequest) ProtoMessage() {}
 
 func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[6]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +748,7 @@ func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{6}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RefreshRequest) GetRefreshToken() string {
@@ -650,7 +769,7 @@ type RefreshResponse struct {
 
 func (x *RefreshResponse) Reset() {
 	*x = RefreshResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[7]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +781,7 @@ func (x *RefreshResponse) String() string {
 func (*RefreshResponse) ProtoMessage() {}
 
 func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[7]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +794,7 @@ func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshResponse.ProtoReflect.Descriptor instead.
 func (*RefreshResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{7}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RefreshResponse) GetTokens() *Tokens {
@@ -696,7 +815,7 @@ type LogoutRequest struct {
 
 func (x *LogoutRequest) Reset() {
 	*x = LogoutRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +827,7 @@ func (x *LogoutRequest) String() string {
 func (*LogoutRequest) ProtoMessage() {}
 
 func (x *LogoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +840,7 @@ func (x *LogoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogoutRequest.ProtoReflect.Descriptor instead.
 func (*LogoutRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{8}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LogoutRequest) GetRefreshToken() string {
@@ -740,7 +859,7 @@ type LogoutResponse struct {
 
 func (x *LogoutResponse) Reset() {
 	*x = LogoutResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +871,7 @@ func (x *LogoutResponse) String() string {
 func (*LogoutResponse) ProtoMessage() {}
 
 func (x *LogoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +884,7 @@ func (x *LogoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogoutResponse.ProtoReflect.Descriptor instead.
 func (*LogoutResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{9}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{11}
 }
 
 // VerifyEmailRequest contains the token of a link.
@@ -791,7 +910,7 @@ type VerifyEmailRequest struct {
 
 func (x *VerifyEmailRequest) Reset() {
 	*x = VerifyEmailRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +922,7 @@ func (x *VerifyEmailRequest) String() string {
 func (*VerifyEmailRequest) ProtoMessage() {}
 
 func (x *VerifyEmailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +935,7 @@ func (x *VerifyEmailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyEmailRequest.ProtoReflect.Descriptor instead.
 func (*VerifyEmailRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{10}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VerifyEmailRequest) GetToken() string {
@@ -875,7 +994,7 @@ type VerifyEmailResponse struct {
 
 func (x *VerifyEmailResponse) Reset() {
 	*x = VerifyEmailResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1006,7 @@ func (x *VerifyEmailResponse) String() string {
 func (*VerifyEmailResponse) ProtoMessage() {}
 
 func (x *VerifyEmailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1019,7 @@ func (x *VerifyEmailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyEmailResponse.ProtoReflect.Descriptor instead.
 func (*VerifyEmailResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{11}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *VerifyEmailResponse) GetUser() *User {
@@ -949,7 +1068,7 @@ type RequestPasswordResetRequest struct {
 
 func (x *RequestPasswordResetRequest) Reset() {
 	*x = RequestPasswordResetRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1080,7 @@ func (x *RequestPasswordResetRequest) String() string {
 func (*RequestPasswordResetRequest) ProtoMessage() {}
 
 func (x *RequestPasswordResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1093,7 @@ func (x *RequestPasswordResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPasswordResetRequest.ProtoReflect.Descriptor instead.
 func (*RequestPasswordResetRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{12}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RequestPasswordResetRequest) GetEmail() string {
@@ -994,7 +1113,7 @@ type RequestPasswordResetResponse struct {
 
 func (x *RequestPasswordResetResponse) Reset() {
 	*x = RequestPasswordResetResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1125,7 @@ func (x *RequestPasswordResetResponse) String() string {
 func (*RequestPasswordResetResponse) ProtoMessage() {}
 
 func (x *RequestPasswordResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1138,7 @@ func (x *RequestPasswordResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPasswordResetResponse.ProtoReflect.Descriptor instead.
 func (*RequestPasswordResetResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{13}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{15}
 }
 
 // ResetPasswordRequest contains the token of a link.
@@ -1035,7 +1154,7 @@ type ResetPasswordRequest struct {
 
 func (x *ResetPasswordRequest) Reset() {
 	*x = ResetPasswordRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[14]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1166,7 @@ func (x *ResetPasswordRequest) String() string {
 func (*ResetPasswordRequest) ProtoMessage() {}
 
 func (x *ResetPasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[14]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1179,7 @@ func (x *ResetPasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPasswordRequest.ProtoReflect.Descriptor instead.
 func (*ResetPasswordRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{14}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResetPasswordRequest) GetToken() string {
@@ -1086,7 +1205,7 @@ type ResetPasswordResponse struct {
 
 func (x *ResetPasswordResponse) Reset() {
 	*x = ResetPasswordResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[15]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1217,7 @@ func (x *ResetPasswordResponse) String() string {
 func (*ResetPasswordResponse) ProtoMessage() {}
 
 func (x *ResetPasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[15]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1230,7 @@ func (x *ResetPasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPasswordResponse.ProtoReflect.Descriptor instead.
 func (*ResetPasswordResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{15}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{17}
 }
 
 var File_bff_v1_auth_service_proto protoreflect.FileDescriptor
@@ -1138,12 +1257,14 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x121\n" +
 	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeH\x00R\tchallenge\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
-	"\x06result\"\x8a\x02\n" +
+	"\x06result\"\xab\x02\n" +
 	"\x14CompleteLoginRequest\x12'\n" +
 	"\x0fchallenge_token\x18\x01 \x01(\tR\x0echallengeToken\x12\x1d\n" +
 	"\ttotp_code\x18\x02 \x01(\tH\x00R\btotpCode\x12%\n" +
 	"\rrecovery_code\x18\x03 \x01(\tH\x00R\frecoveryCode\x123\n" +
-	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructH\x00R\apasskey\x12\x1c\n" +
+	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructH\x00R\apasskey\x12\x1f\n" +
+	"\n" +
+	"email_code\x18\x05 \x01(\tH\x00R\temailCode\x12\x1c\n" +
 	"\bpassword\x18\t \x01(\tH\x00R\bpassword\x12'\n" +
 	"\x0fremember_device\x18\a \x01(\bR\x0erememberDeviceB\a\n" +
 	"\x05proof\"\xb0\x01\n" +
@@ -1151,7 +1272,12 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x121\n" +
 	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeH\x00R\tchallenge\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
-	"\x06result\"5\n" +
+	"\x06result\"S\n" +
+	"\x18RequestSignInCodeRequest\x12\x14\n" +
+	"\x05email\x18\x01 \x01(\tR\x05email\x12!\n" +
+	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\"L\n" +
+	"\x19RequestSignInCodeResponse\x12/\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"5\n" +
 	"\x0eRefreshRequest\x12#\n" +
 	"\rrefresh_token\x18\x01 \x01(\tR\frefreshToken\"9\n" +
 	"\x0fRefreshResponse\x12&\n" +
@@ -1182,7 +1308,7 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x14ResetPasswordRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12!\n" +
 	"\fnew_password\x18\x02 \x01(\tR\vnewPassword\"\x17\n" +
-	"\x15ResetPasswordResponse2\xbe\a\n" +
+	"\x15ResetPasswordResponse2\x98\b\n" +
 	"\vAuthService\x12=\n" +
 	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\x12F\n" +
 	"\vVerifyEmail\x12\x1a.bff.v1.VerifyEmailRequest\x1a\x1b.bff.v1.VerifyEmailResponse\x124\n" +
@@ -1191,7 +1317,8 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x11BeginPasskeyLogin\x12 .bff.v1.BeginPasskeyLoginRequest\x1a!.bff.v1.BeginPasskeyLoginResponse\x12Q\n" +
 	"\rListProviders\x12\x1c.bff.v1.ListProvidersRequest\x1a\x1d.bff.v1.ListProvidersResponse\"\x03\x90\x02\x01\x12^\n" +
 	"\x13BeginFederatedLogin\x12\".bff.v1.BeginFederatedLoginRequest\x1a#.bff.v1.BeginFederatedLoginResponse\x12g\n" +
-	"\x16CompleteFederatedLogin\x12%.bff.v1.CompleteFederatedLoginRequest\x1a&.bff.v1.CompleteFederatedLoginResponse\x12?\n" +
+	"\x16CompleteFederatedLogin\x12%.bff.v1.CompleteFederatedLoginRequest\x1a&.bff.v1.CompleteFederatedLoginResponse\x12X\n" +
+	"\x11RequestSignInCode\x12 .bff.v1.RequestSignInCodeRequest\x1a!.bff.v1.RequestSignInCodeResponse\x12?\n" +
 	"\aRefresh\x12\x16.bff.v1.RefreshRequest\x1a\x17.bff.v1.RefreshResponse\"\x03\x90\x02\x02\x12<\n" +
 	"\x06Logout\x12\x15.bff.v1.LogoutRequest\x1a\x16.bff.v1.LogoutResponse\"\x03\x90\x02\x02\x12a\n" +
 	"\x14RequestPasswordReset\x12#.bff.v1.RequestPasswordResetRequest\x1a$.bff.v1.RequestPasswordResetResponse\x12L\n" +
@@ -1211,7 +1338,7 @@ func file_bff_v1_auth_service_proto_rawDescGZIP() []byte {
 	return file_bff_v1_auth_service_proto_rawDescData
 }
 
-var file_bff_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_bff_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_bff_v1_auth_service_proto_goTypes = []any{
 	(*RegisterRequest)(nil),                // 0: bff.v1.RegisterRequest
 	(*RegisterResponse)(nil),               // 1: bff.v1.RegisterResponse
@@ -1219,77 +1346,82 @@ var file_bff_v1_auth_service_proto_goTypes = []any{
 	(*LoginResponse)(nil),                  // 3: bff.v1.LoginResponse
 	(*CompleteLoginRequest)(nil),           // 4: bff.v1.CompleteLoginRequest
 	(*CompleteLoginResponse)(nil),          // 5: bff.v1.CompleteLoginResponse
-	(*RefreshRequest)(nil),                 // 6: bff.v1.RefreshRequest
-	(*RefreshResponse)(nil),                // 7: bff.v1.RefreshResponse
-	(*LogoutRequest)(nil),                  // 8: bff.v1.LogoutRequest
-	(*LogoutResponse)(nil),                 // 9: bff.v1.LogoutResponse
-	(*VerifyEmailRequest)(nil),             // 10: bff.v1.VerifyEmailRequest
-	(*VerifyEmailResponse)(nil),            // 11: bff.v1.VerifyEmailResponse
-	(*RequestPasswordResetRequest)(nil),    // 12: bff.v1.RequestPasswordResetRequest
-	(*RequestPasswordResetResponse)(nil),   // 13: bff.v1.RequestPasswordResetResponse
-	(*ResetPasswordRequest)(nil),           // 14: bff.v1.ResetPasswordRequest
-	(*ResetPasswordResponse)(nil),          // 15: bff.v1.ResetPasswordResponse
-	(*SignedIn)(nil),                       // 16: bff.v1.SignedIn
-	(*VerificationSent)(nil),               // 17: bff.v1.VerificationSent
-	(*PartError)(nil),                      // 18: bff.v1.PartError
-	(*Challenge)(nil),                      // 19: bff.v1.Challenge
-	(*structpb.Struct)(nil),                // 20: google.protobuf.Struct
-	(*Tokens)(nil),                         // 21: bff.v1.Tokens
-	(*User)(nil),                           // 22: bff.v1.User
-	(*BeginPasskeyLoginRequest)(nil),       // 23: bff.v1.BeginPasskeyLoginRequest
-	(*ListProvidersRequest)(nil),           // 24: bff.v1.ListProvidersRequest
-	(*BeginFederatedLoginRequest)(nil),     // 25: bff.v1.BeginFederatedLoginRequest
-	(*CompleteFederatedLoginRequest)(nil),  // 26: bff.v1.CompleteFederatedLoginRequest
-	(*BeginPasskeyLoginResponse)(nil),      // 27: bff.v1.BeginPasskeyLoginResponse
-	(*ListProvidersResponse)(nil),          // 28: bff.v1.ListProvidersResponse
-	(*BeginFederatedLoginResponse)(nil),    // 29: bff.v1.BeginFederatedLoginResponse
-	(*CompleteFederatedLoginResponse)(nil), // 30: bff.v1.CompleteFederatedLoginResponse
+	(*RequestSignInCodeRequest)(nil),       // 6: bff.v1.RequestSignInCodeRequest
+	(*RequestSignInCodeResponse)(nil),      // 7: bff.v1.RequestSignInCodeResponse
+	(*RefreshRequest)(nil),                 // 8: bff.v1.RefreshRequest
+	(*RefreshResponse)(nil),                // 9: bff.v1.RefreshResponse
+	(*LogoutRequest)(nil),                  // 10: bff.v1.LogoutRequest
+	(*LogoutResponse)(nil),                 // 11: bff.v1.LogoutResponse
+	(*VerifyEmailRequest)(nil),             // 12: bff.v1.VerifyEmailRequest
+	(*VerifyEmailResponse)(nil),            // 13: bff.v1.VerifyEmailResponse
+	(*RequestPasswordResetRequest)(nil),    // 14: bff.v1.RequestPasswordResetRequest
+	(*RequestPasswordResetResponse)(nil),   // 15: bff.v1.RequestPasswordResetResponse
+	(*ResetPasswordRequest)(nil),           // 16: bff.v1.ResetPasswordRequest
+	(*ResetPasswordResponse)(nil),          // 17: bff.v1.ResetPasswordResponse
+	(*SignedIn)(nil),                       // 18: bff.v1.SignedIn
+	(*VerificationSent)(nil),               // 19: bff.v1.VerificationSent
+	(*PartError)(nil),                      // 20: bff.v1.PartError
+	(*Challenge)(nil),                      // 21: bff.v1.Challenge
+	(*structpb.Struct)(nil),                // 22: google.protobuf.Struct
+	(*Tokens)(nil),                         // 23: bff.v1.Tokens
+	(*User)(nil),                           // 24: bff.v1.User
+	(*BeginPasskeyLoginRequest)(nil),       // 25: bff.v1.BeginPasskeyLoginRequest
+	(*ListProvidersRequest)(nil),           // 26: bff.v1.ListProvidersRequest
+	(*BeginFederatedLoginRequest)(nil),     // 27: bff.v1.BeginFederatedLoginRequest
+	(*CompleteFederatedLoginRequest)(nil),  // 28: bff.v1.CompleteFederatedLoginRequest
+	(*BeginPasskeyLoginResponse)(nil),      // 29: bff.v1.BeginPasskeyLoginResponse
+	(*ListProvidersResponse)(nil),          // 30: bff.v1.ListProvidersResponse
+	(*BeginFederatedLoginResponse)(nil),    // 31: bff.v1.BeginFederatedLoginResponse
+	(*CompleteFederatedLoginResponse)(nil), // 32: bff.v1.CompleteFederatedLoginResponse
 }
 var file_bff_v1_auth_service_proto_depIdxs = []int32{
-	16, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
-	17, // 1: bff.v1.RegisterResponse.verification_sent:type_name -> bff.v1.VerificationSent
-	18, // 2: bff.v1.RegisterResponse.errors:type_name -> bff.v1.PartError
-	16, // 3: bff.v1.LoginResponse.signed_in:type_name -> bff.v1.SignedIn
-	19, // 4: bff.v1.LoginResponse.challenge:type_name -> bff.v1.Challenge
-	18, // 5: bff.v1.LoginResponse.errors:type_name -> bff.v1.PartError
-	20, // 6: bff.v1.CompleteLoginRequest.passkey:type_name -> google.protobuf.Struct
-	16, // 7: bff.v1.CompleteLoginResponse.signed_in:type_name -> bff.v1.SignedIn
-	19, // 8: bff.v1.CompleteLoginResponse.challenge:type_name -> bff.v1.Challenge
-	18, // 9: bff.v1.CompleteLoginResponse.errors:type_name -> bff.v1.PartError
-	21, // 10: bff.v1.RefreshResponse.tokens:type_name -> bff.v1.Tokens
-	22, // 11: bff.v1.VerifyEmailResponse.user:type_name -> bff.v1.User
-	21, // 12: bff.v1.VerifyEmailResponse.tokens:type_name -> bff.v1.Tokens
-	18, // 13: bff.v1.VerifyEmailResponse.errors:type_name -> bff.v1.PartError
-	19, // 14: bff.v1.VerifyEmailResponse.challenge:type_name -> bff.v1.Challenge
-	0,  // 15: bff.v1.AuthService.Register:input_type -> bff.v1.RegisterRequest
-	10, // 16: bff.v1.AuthService.VerifyEmail:input_type -> bff.v1.VerifyEmailRequest
-	2,  // 17: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
-	4,  // 18: bff.v1.AuthService.CompleteLogin:input_type -> bff.v1.CompleteLoginRequest
-	23, // 19: bff.v1.AuthService.BeginPasskeyLogin:input_type -> bff.v1.BeginPasskeyLoginRequest
-	24, // 20: bff.v1.AuthService.ListProviders:input_type -> bff.v1.ListProvidersRequest
-	25, // 21: bff.v1.AuthService.BeginFederatedLogin:input_type -> bff.v1.BeginFederatedLoginRequest
-	26, // 22: bff.v1.AuthService.CompleteFederatedLogin:input_type -> bff.v1.CompleteFederatedLoginRequest
-	6,  // 23: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
-	8,  // 24: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
-	12, // 25: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
-	14, // 26: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
-	1,  // 27: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
-	11, // 28: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
-	3,  // 29: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
-	5,  // 30: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
-	27, // 31: bff.v1.AuthService.BeginPasskeyLogin:output_type -> bff.v1.BeginPasskeyLoginResponse
-	28, // 32: bff.v1.AuthService.ListProviders:output_type -> bff.v1.ListProvidersResponse
-	29, // 33: bff.v1.AuthService.BeginFederatedLogin:output_type -> bff.v1.BeginFederatedLoginResponse
-	30, // 34: bff.v1.AuthService.CompleteFederatedLogin:output_type -> bff.v1.CompleteFederatedLoginResponse
-	7,  // 35: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
-	9,  // 36: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
-	13, // 37: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
-	15, // 38: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
-	27, // [27:39] is the sub-list for method output_type
-	15, // [15:27] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	18, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
+	19, // 1: bff.v1.RegisterResponse.verification_sent:type_name -> bff.v1.VerificationSent
+	20, // 2: bff.v1.RegisterResponse.errors:type_name -> bff.v1.PartError
+	18, // 3: bff.v1.LoginResponse.signed_in:type_name -> bff.v1.SignedIn
+	21, // 4: bff.v1.LoginResponse.challenge:type_name -> bff.v1.Challenge
+	20, // 5: bff.v1.LoginResponse.errors:type_name -> bff.v1.PartError
+	22, // 6: bff.v1.CompleteLoginRequest.passkey:type_name -> google.protobuf.Struct
+	18, // 7: bff.v1.CompleteLoginResponse.signed_in:type_name -> bff.v1.SignedIn
+	21, // 8: bff.v1.CompleteLoginResponse.challenge:type_name -> bff.v1.Challenge
+	20, // 9: bff.v1.CompleteLoginResponse.errors:type_name -> bff.v1.PartError
+	21, // 10: bff.v1.RequestSignInCodeResponse.challenge:type_name -> bff.v1.Challenge
+	23, // 11: bff.v1.RefreshResponse.tokens:type_name -> bff.v1.Tokens
+	24, // 12: bff.v1.VerifyEmailResponse.user:type_name -> bff.v1.User
+	23, // 13: bff.v1.VerifyEmailResponse.tokens:type_name -> bff.v1.Tokens
+	20, // 14: bff.v1.VerifyEmailResponse.errors:type_name -> bff.v1.PartError
+	21, // 15: bff.v1.VerifyEmailResponse.challenge:type_name -> bff.v1.Challenge
+	0,  // 16: bff.v1.AuthService.Register:input_type -> bff.v1.RegisterRequest
+	12, // 17: bff.v1.AuthService.VerifyEmail:input_type -> bff.v1.VerifyEmailRequest
+	2,  // 18: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
+	4,  // 19: bff.v1.AuthService.CompleteLogin:input_type -> bff.v1.CompleteLoginRequest
+	25, // 20: bff.v1.AuthService.BeginPasskeyLogin:input_type -> bff.v1.BeginPasskeyLoginRequest
+	26, // 21: bff.v1.AuthService.ListProviders:input_type -> bff.v1.ListProvidersRequest
+	27, // 22: bff.v1.AuthService.BeginFederatedLogin:input_type -> bff.v1.BeginFederatedLoginRequest
+	28, // 23: bff.v1.AuthService.CompleteFederatedLogin:input_type -> bff.v1.CompleteFederatedLoginRequest
+	6,  // 24: bff.v1.AuthService.RequestSignInCode:input_type -> bff.v1.RequestSignInCodeRequest
+	8,  // 25: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
+	10, // 26: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
+	14, // 27: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
+	16, // 28: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
+	1,  // 29: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
+	13, // 30: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
+	3,  // 31: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
+	5,  // 32: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
+	29, // 33: bff.v1.AuthService.BeginPasskeyLogin:output_type -> bff.v1.BeginPasskeyLoginResponse
+	30, // 34: bff.v1.AuthService.ListProviders:output_type -> bff.v1.ListProvidersResponse
+	31, // 35: bff.v1.AuthService.BeginFederatedLogin:output_type -> bff.v1.BeginFederatedLoginResponse
+	32, // 36: bff.v1.AuthService.CompleteFederatedLogin:output_type -> bff.v1.CompleteFederatedLoginResponse
+	7,  // 37: bff.v1.AuthService.RequestSignInCode:output_type -> bff.v1.RequestSignInCodeResponse
+	9,  // 38: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
+	11, // 39: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
+	15, // 40: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
+	17, // 41: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
+	29, // [29:42] is the sub-list for method output_type
+	16, // [16:29] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_auth_service_proto_init() }
@@ -1312,20 +1444,21 @@ func file_bff_v1_auth_service_proto_init() {
 		(*CompleteLoginRequest_TotpCode)(nil),
 		(*CompleteLoginRequest_RecoveryCode)(nil),
 		(*CompleteLoginRequest_Passkey)(nil),
+		(*CompleteLoginRequest_EmailCode)(nil),
 		(*CompleteLoginRequest_Password)(nil),
 	}
 	file_bff_v1_auth_service_proto_msgTypes[5].OneofWrappers = []any{
 		(*CompleteLoginResponse_SignedIn)(nil),
 		(*CompleteLoginResponse_Challenge)(nil),
 	}
-	file_bff_v1_auth_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_bff_v1_auth_service_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_auth_service_proto_rawDesc), len(file_bff_v1_auth_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -454,7 +454,7 @@ type Challenge struct {
 	// answers.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// The proofs of which one is owed, in the order in which to offer them:
-	// "totp", "passkey" or "recovery_code".
+	// "totp", "passkey", "email_code" or "recovery_code".
 	Methods []string `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Seconds until the challenge expires.
 	ExpiresIn int32 `protobuf:"varint,3,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`

@@ -1900,7 +1900,7 @@ var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
 	"\x11CreateUserRequest\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"a\n" +
@@ -2005,7 +2005,7 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
 	"\aErasure\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xfa\v\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\x98\r\n" +
 	"\vUserService\x12C\n" +
 	"\n" +
 	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\x12?\n" +
@@ -2020,7 +2020,9 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x0fChangeUserEmail\x12\x1e.bff.v1.ChangeUserEmailRequest\x1a\x1f.bff.v1.ChangeUserEmailResponse\"\x03\x90\x02\x02\x12`\n" +
 	"\x12RevokeUserSessions\x12!.bff.v1.RevokeUserSessionsRequest\x1a\".bff.v1.RevokeUserSessionsResponse\"\x03\x90\x02\x02\x12Z\n" +
 	"\x10ListUserSessions\x12\x1f.bff.v1.ListUserSessionsRequest\x1a .bff.v1.ListUserSessionsResponse\"\x03\x90\x02\x01\x12X\n" +
-	"\x11RevokeUserSession\x12 .bff.v1.RevokeUserSessionRequest\x1a!.bff.v1.RevokeUserSessionResponse\x12[\n" +
+	"\x11RevokeUserSession\x12 .bff.v1.RevokeUserSessionRequest\x1a!.bff.v1.RevokeUserSessionResponse\x12N\n" +
+	"\fListUserKeys\x12\x1b.bff.v1.ListUserKeysRequest\x1a\x1c.bff.v1.ListUserKeysResponse\"\x03\x90\x02\x01\x12L\n" +
+	"\rRevokeUserKey\x12\x1c.bff.v1.RevokeUserKeyRequest\x1a\x1d.bff.v1.RevokeUserKeyResponse\x12[\n" +
 	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\x12W\n" +
 	"\x0fListUserFactors\x12\x1e.bff.v1.ListUserFactorsRequest\x1a\x1f.bff.v1.ListUserFactorsResponse\"\x03\x90\x02\x01\x12U\n" +
 	"\x10ResetUserFactors\x12\x1f.bff.v1.ResetUserFactorsRequest\x1a .bff.v1.ResetUserFactorsResponse\x12W\n" +
@@ -2092,10 +2094,14 @@ var file_bff_v1_user_service_proto_goTypes = []any{
 	(*AuditEvent)(nil),                 // 41: bff.v1.AuditEvent
 	(MailStatus)(0),                    // 42: bff.v1.MailStatus
 	(*Mail)(nil),                       // 43: bff.v1.Mail
-	(*ListUserFactorsRequest)(nil),     // 44: bff.v1.ListUserFactorsRequest
-	(*ResetUserFactorsRequest)(nil),    // 45: bff.v1.ResetUserFactorsRequest
-	(*ListUserFactorsResponse)(nil),    // 46: bff.v1.ListUserFactorsResponse
-	(*ResetUserFactorsResponse)(nil),   // 47: bff.v1.ResetUserFactorsResponse
+	(*ListUserKeysRequest)(nil),        // 44: bff.v1.ListUserKeysRequest
+	(*RevokeUserKeyRequest)(nil),       // 45: bff.v1.RevokeUserKeyRequest
+	(*ListUserFactorsRequest)(nil),     // 46: bff.v1.ListUserFactorsRequest
+	(*ResetUserFactorsRequest)(nil),    // 47: bff.v1.ResetUserFactorsRequest
+	(*ListUserKeysResponse)(nil),       // 48: bff.v1.ListUserKeysResponse
+	(*RevokeUserKeyResponse)(nil),      // 49: bff.v1.RevokeUserKeyResponse
+	(*ListUserFactorsResponse)(nil),    // 50: bff.v1.ListUserFactorsResponse
+	(*ResetUserFactorsResponse)(nil),   // 51: bff.v1.ResetUserFactorsResponse
 }
 var file_bff_v1_user_service_proto_depIdxs = []int32{
 	35, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
@@ -2137,35 +2143,39 @@ var file_bff_v1_user_service_proto_depIdxs = []int32{
 	16, // 36: bff.v1.UserService.RevokeUserSessions:input_type -> bff.v1.RevokeUserSessionsRequest
 	20, // 37: bff.v1.UserService.ListUserSessions:input_type -> bff.v1.ListUserSessionsRequest
 	22, // 38: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
-	24, // 39: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
-	44, // 40: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
-	45, // 41: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
-	26, // 42: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
-	28, // 43: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
-	30, // 44: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
-	32, // 45: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
-	18, // 46: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
-	1,  // 47: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
-	3,  // 48: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
-	5,  // 49: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
-	7,  // 50: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
-	9,  // 51: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
-	11, // 52: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
-	13, // 53: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
-	15, // 54: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
-	17, // 55: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
-	21, // 56: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
-	23, // 57: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
-	25, // 58: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
-	46, // 59: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
-	47, // 60: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
-	27, // 61: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
-	29, // 62: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
-	31, // 63: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
-	33, // 64: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
-	19, // 65: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
-	47, // [47:66] is the sub-list for method output_type
-	28, // [28:47] is the sub-list for method input_type
+	44, // 39: bff.v1.UserService.ListUserKeys:input_type -> bff.v1.ListUserKeysRequest
+	45, // 40: bff.v1.UserService.RevokeUserKey:input_type -> bff.v1.RevokeUserKeyRequest
+	24, // 41: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
+	46, // 42: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
+	47, // 43: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
+	26, // 44: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
+	28, // 45: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
+	30, // 46: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
+	32, // 47: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
+	18, // 48: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
+	1,  // 49: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
+	3,  // 50: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
+	5,  // 51: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
+	7,  // 52: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
+	9,  // 53: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
+	11, // 54: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
+	13, // 55: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
+	15, // 56: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
+	17, // 57: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
+	21, // 58: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
+	23, // 59: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
+	48, // 60: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
+	49, // 61: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
+	25, // 62: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
+	50, // 63: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
+	51, // 64: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
+	27, // 65: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
+	29, // 66: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
+	31, // 67: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
+	33, // 68: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
+	19, // 69: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
+	49, // [49:70] is the sub-list for method output_type
+	28, // [28:49] is the sub-list for method input_type
 	28, // [28:28] is the sub-list for extension type_name
 	28, // [28:28] is the sub-list for extension extendee
 	0,  // [0:28] is the sub-list for field type_name
@@ -2177,6 +2187,7 @@ func file_bff_v1_user_service_proto_init() {
 		return
 	}
 	file_bff_v1_factors_proto_init()
+	file_bff_v1_keys_proto_init()
 	file_bff_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -18,7 +18,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/auth_service.proto.
  */
 export const file_bff_v1_auth_service: GenFile = /*@__PURE__*/
-  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCK/AQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhIKCHBhc3N3b3JkGAkgASgJSAASFwoPcmVtZW1iZXJfZGV2aWNlGAcgASgIQgcKBXByb29mIpMBChVDb21wbGV0ZUxvZ2luUmVzcG9uc2USJQoJc2lnbmVkX2luGAEgASgLMhAuYmZmLnYxLlNpZ25lZEluSAASJgoJY2hhbGxlbmdlGAIgASgLMhEuYmZmLnYxLkNoYWxsZW5nZUgAEiEKBmVycm9ycxgDIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3JCCAoGcmVzdWx0IicKDlJlZnJlc2hSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiMQoPUmVmcmVzaFJlc3BvbnNlEh4KBnRva2VucxgBIAEoCzIOLmJmZi52MS5Ub2tlbnMiJgoNTG9nb3V0UmVxdWVzdBIVCg1yZWZyZXNoX3Rva2VuGAEgASgJIhAKDkxvZ291dFJlc3BvbnNlIqMBChJWZXJpZnlFbWFpbFJlcXVlc3QSDQoFdG9rZW4YASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFwoKZmlyc3RfbmFtZRgDIAEoCUgAiAEBEhYKCWxhc3RfbmFtZRgEIAEoCUgBiAEBEhMKBmxvY2FsZRgFIAEoCUgCiAEBQg0KC19maXJzdF9uYW1lQgwKCl9sYXN0X25hbWVCCQoHX2xvY2FsZSKwAQoTVmVyaWZ5RW1haWxSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISHgoGdG9rZW5zGAIgASgLMg4uYmZmLnYxLlRva2VucxIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yEhQKDGRldmljZV90b2tlbhgEIAEoCRIkCgljaGFsbGVuZ2UYBSABKAsyES5iZmYudjEuQ2hhbGxlbmdlIiwKG1JlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBINCgVlbWFpbBgBIAEoCSIeChxSZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlIjsKFFJlc2V0UGFzc3dvcmRSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIXChVSZXNldFBhc3N3b3JkUmVzcG9uc2UyvgcKC0F1dGhTZXJ2aWNlEj0KCFJlZ2lzdGVyEhcuYmZmLnYxLlJlZ2lzdGVyUmVxdWVzdBoYLmJmZi52MS5SZWdpc3RlclJlc3BvbnNlEkYKC1ZlcmlmeUVtYWlsEhouYmZmLnYxLlZlcmlmeUVtYWlsUmVxdWVzdBobLmJmZi52MS5WZXJpZnlFbWFpbFJlc3BvbnNlEjQKBUxvZ2luEhQuYmZmLnYxLkxvZ2luUmVxdWVzdBoVLmJmZi52MS5Mb2dpblJlc3BvbnNlEkwKDUNvbXBsZXRlTG9naW4SHC5iZmYudjEuQ29tcGxldGVMb2dpblJlcXVlc3QaHS5iZmYudjEuQ29tcGxldGVMb2dpblJlc3BvbnNlElgKEUJlZ2luUGFzc2tleUxvZ2luEiAuYmZmLnYxLkJlZ2luUGFzc2tleUxvZ2luUmVxdWVzdBohLmJmZi52MS5CZWdpblBhc3NrZXlMb2dpblJlc3BvbnNlElEKDUxpc3RQcm92aWRlcnMSHC5iZmYudjEuTGlzdFByb3ZpZGVyc1JlcXVlc3QaHS5iZmYudjEuTGlzdFByb3ZpZGVyc1Jlc3BvbnNlIgOQAgESXgoTQmVnaW5GZWRlcmF0ZWRMb2dpbhIiLmJmZi52MS5CZWdpbkZlZGVyYXRlZExvZ2luUmVxdWVzdBojLmJmZi52MS5CZWdpbkZlZGVyYXRlZExvZ2luUmVzcG9uc2USZwoWQ29tcGxldGVGZWRlcmF0ZWRMb2dpbhIlLmJmZi52MS5Db21wbGV0ZUZlZGVyYXRlZExvZ2luUmVxdWVzdBomLmJmZi52MS5Db21wbGV0ZUZlZGVyYXRlZExvZ2luUmVzcG9uc2USPwoHUmVmcmVzaBIWLmJmZi52MS5SZWZyZXNoUmVxdWVzdBoXLmJmZi52MS5SZWZyZXNoUmVzcG9uc2UiA5ACAhI8CgZMb2dvdXQSFS5iZmYudjEuTG9nb3V0UmVxdWVzdBoWLmJmZi52MS5Mb2dvdXRSZXNwb25zZSIDkAICEmEKFFJlcXVlc3RQYXNzd29yZFJlc2V0EiMuYmZmLnYxLlJlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBokLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlEkwKDVJlc2V0UGFzc3dvcmQSHC5iZmYudjEuUmVzZXRQYXNzd29yZFJlcXVlc3QaHS5iZmYudjEuUmVzZXRQYXNzd29yZFJlc3BvbnNlYgZwcm90bzM", [file_bff_v1_federation, file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_struct]);
+  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCLVAQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhQKCmVtYWlsX2NvZGUYBSABKAlIABISCghwYXNzd29yZBgJIAEoCUgAEhcKD3JlbWVtYmVyX2RldmljZRgHIAEoCEIHCgVwcm9vZiKTAQoVQ29tcGxldGVMb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCI/ChhSZXF1ZXN0U2lnbkluQ29kZVJlcXVlc3QSDQoFZW1haWwYASABKAkSFAoMZGV2aWNlX3Rva2VuGAIgASgJIkEKGVJlcXVlc3RTaWduSW5Db2RlUmVzcG9uc2USJAoJY2hhbGxlbmdlGAEgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSInCg5SZWZyZXNoUmVxdWVzdBIVCg1yZWZyZXNoX3Rva2VuGAEgASgJIjEKD1JlZnJlc2hSZXNwb25zZRIeCgZ0b2tlbnMYASABKAsyDi5iZmYudjEuVG9rZW5zIiYKDUxvZ291dFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIQCg5Mb2dvdXRSZXNwb25zZSKjAQoSVmVyaWZ5RW1haWxSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhcKCmZpcnN0X25hbWUYAyABKAlIAIgBARIWCglsYXN0X25hbWUYBCABKAlIAYgBARITCgZsb2NhbGUYBSABKAlIAogBAUINCgtfZmlyc3RfbmFtZUIMCgpfbGFzdF9uYW1lQgkKB19sb2NhbGUisAEKE1ZlcmlmeUVtYWlsUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEh4KBnRva2VucxgCIAEoCzIOLmJmZi52MS5Ub2tlbnMSIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvchIUCgxkZXZpY2VfdG9rZW4YBCABKAkSJAoJY2hhbGxlbmdlGAUgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSIsChtSZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QSDQoFZW1haWwYASABKAkiHgocUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZSI7ChRSZXNldFBhc3N3b3JkUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIUCgxuZXdfcGFzc3dvcmQYAiABKAkiFwoVUmVzZXRQYXNzd29yZFJlc3BvbnNlMpgICgtBdXRoU2VydmljZRI9CghSZWdpc3RlchIXLmJmZi52MS5SZWdpc3RlclJlcXVlc3QaGC5iZmYudjEuUmVnaXN0ZXJSZXNwb25zZRJGCgtWZXJpZnlFbWFpbBIaLmJmZi52MS5WZXJpZnlFbWFpbFJlcXVlc3QaGy5iZmYudjEuVmVyaWZ5RW1haWxSZXNwb25zZRI0CgVMb2dpbhIULmJmZi52MS5Mb2dpblJlcXVlc3QaFS5iZmYudjEuTG9naW5SZXNwb25zZRJMCg1Db21wbGV0ZUxvZ2luEhwuYmZmLnYxLkNvbXBsZXRlTG9naW5SZXF1ZXN0Gh0uYmZmLnYxLkNvbXBsZXRlTG9naW5SZXNwb25zZRJYChFCZWdpblBhc3NrZXlMb2dpbhIgLmJmZi52MS5CZWdpblBhc3NrZXlMb2dpblJlcXVlc3QaIS5iZmYudjEuQmVnaW5QYXNza2V5TG9naW5SZXNwb25zZRJRCg1MaXN0UHJvdmlkZXJzEhwuYmZmLnYxLkxpc3RQcm92aWRlcnNSZXF1ZXN0Gh0uYmZmLnYxLkxpc3RQcm92aWRlcnNSZXNwb25zZSIDkAIBEl4KE0JlZ2luRmVkZXJhdGVkTG9naW4SIi5iZmYudjEuQmVnaW5GZWRlcmF0ZWRMb2dpblJlcXVlc3QaIy5iZmYudjEuQmVnaW5GZWRlcmF0ZWRMb2dpblJlc3BvbnNlEmcKFkNvbXBsZXRlRmVkZXJhdGVkTG9naW4SJS5iZmYudjEuQ29tcGxldGVGZWRlcmF0ZWRMb2dpblJlcXVlc3QaJi5iZmYudjEuQ29tcGxldGVGZWRlcmF0ZWRMb2dpblJlc3BvbnNlElgKEVJlcXVlc3RTaWduSW5Db2RlEiAuYmZmLnYxLlJlcXVlc3RTaWduSW5Db2RlUmVxdWVzdBohLmJmZi52MS5SZXF1ZXN0U2lnbkluQ29kZVJlc3BvbnNlEj8KB1JlZnJlc2gSFi5iZmYudjEuUmVmcmVzaFJlcXVlc3QaFy5iZmYudjEuUmVmcmVzaFJlc3BvbnNlIgOQAgISPAoGTG9nb3V0EhUuYmZmLnYxLkxvZ291dFJlcXVlc3QaFi5iZmYudjEuTG9nb3V0UmVzcG9uc2UiA5ACAhJhChRSZXF1ZXN0UGFzc3dvcmRSZXNldBIjLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QaJC5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZRJMCg1SZXNldFBhc3N3b3JkEhwuYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXF1ZXN0Gh0uYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_federation, file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_struct]);
 
 /**
  * RegisterRequest requests an account.
@@ -360,6 +360,15 @@ export type CompleteLoginRequest = Message<"bff.v1.CompleteLoginRequest"> & {
     case: "passkey";
   } | {
     /**
+     * The code of a mail that RequestSignInCode sent. Case, spaces and dashes do
+     * not matter.
+     *
+     * @generated from field: string email_code = 5;
+     */
+    value: string;
+    case: "emailCode";
+  } | {
+    /**
      * The account's password, for a challenge that links another provider.
      *
      * @generated from field: string password = 9;
@@ -410,6 +419,14 @@ export type CompleteLoginRequestJson = {
    * @generated from field: google.protobuf.Struct passkey = 4;
    */
   passkey?: StructJson;
+
+  /**
+   * The code of a mail that RequestSignInCode sent. Case, spaces and dashes do
+   * not matter.
+   *
+   * @generated from field: string email_code = 5;
+   */
+  emailCode?: string;
 
   /**
    * The account's password, for a challenge that links another provider.
@@ -507,6 +524,90 @@ export const CompleteLoginResponseSchema: GenMessage<CompleteLoginResponse, {jso
   messageDesc(file_bff_v1_auth_service, 5);
 
 /**
+ * RequestSignInCodeRequest contains the email to sign in with.
+ *
+ * @generated from message bff.v1.RequestSignInCodeRequest
+ */
+export type RequestSignInCodeRequest = Message<"bff.v1.RequestSignInCodeRequest"> & {
+  /**
+   * The login email; case does not matter.
+   *
+   * @generated from field: string email = 1;
+   */
+  email: string;
+
+  /**
+   * The device_token that an earlier sign-in on this device returned, if any.
+   *
+   * @generated from field: string device_token = 2;
+   */
+  deviceToken: string;
+};
+
+/**
+ * RequestSignInCodeRequest contains the email to sign in with.
+ *
+ * @generated from message bff.v1.RequestSignInCodeRequest
+ */
+export type RequestSignInCodeRequestJson = {
+  /**
+   * The login email; case does not matter.
+   *
+   * @generated from field: string email = 1;
+   */
+  email?: string;
+
+  /**
+   * The device_token that an earlier sign-in on this device returned, if any.
+   *
+   * @generated from field: string device_token = 2;
+   */
+  deviceToken?: string;
+};
+
+/**
+ * Describes the message bff.v1.RequestSignInCodeRequest.
+ * Use `create(RequestSignInCodeRequestSchema)` to create a new message.
+ */
+export const RequestSignInCodeRequestSchema: GenMessage<RequestSignInCodeRequest, {jsonType: RequestSignInCodeRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_auth_service, 6);
+
+/**
+ * RequestSignInCodeResponse contains the challenge of the code.
+ *
+ * @generated from message bff.v1.RequestSignInCodeResponse
+ */
+export type RequestSignInCodeResponse = Message<"bff.v1.RequestSignInCodeResponse"> & {
+  /**
+   * The challenge, whether or not the email has an account.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 1;
+   */
+  challenge?: Challenge | undefined;
+};
+
+/**
+ * RequestSignInCodeResponse contains the challenge of the code.
+ *
+ * @generated from message bff.v1.RequestSignInCodeResponse
+ */
+export type RequestSignInCodeResponseJson = {
+  /**
+   * The challenge, whether or not the email has an account.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 1;
+   */
+  challenge?: ChallengeJson;
+};
+
+/**
+ * Describes the message bff.v1.RequestSignInCodeResponse.
+ * Use `create(RequestSignInCodeResponseSchema)` to create a new message.
+ */
+export const RequestSignInCodeResponseSchema: GenMessage<RequestSignInCodeResponse, {jsonType: RequestSignInCodeResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_auth_service, 7);
+
+/**
  * RefreshRequest contains a refresh token.
  *
  * @generated from message bff.v1.RefreshRequest
@@ -539,7 +640,7 @@ export type RefreshRequestJson = {
  * Use `create(RefreshRequestSchema)` to create a new message.
  */
 export const RefreshRequestSchema: GenMessage<RefreshRequest, {jsonType: RefreshRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 6);
+  messageDesc(file_bff_v1_auth_service, 8);
 
 /**
  * RefreshResponse contains new tokens.
@@ -574,7 +675,7 @@ export type RefreshResponseJson = {
  * Use `create(RefreshResponseSchema)` to create a new message.
  */
 export const RefreshResponseSchema: GenMessage<RefreshResponse, {jsonType: RefreshResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 7);
+  messageDesc(file_bff_v1_auth_service, 9);
 
 /**
  * LogoutRequest contains a refresh token.
@@ -609,7 +710,7 @@ export type LogoutRequestJson = {
  * Use `create(LogoutRequestSchema)` to create a new message.
  */
 export const LogoutRequestSchema: GenMessage<LogoutRequest, {jsonType: LogoutRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 8);
+  messageDesc(file_bff_v1_auth_service, 10);
 
 /**
  * LogoutResponse says that the session was ended.
@@ -632,7 +733,7 @@ export type LogoutResponseJson = {
  * Use `create(LogoutResponseSchema)` to create a new message.
  */
 export const LogoutResponseSchema: GenMessage<LogoutResponse, {jsonType: LogoutResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 9);
+  messageDesc(file_bff_v1_auth_service, 11);
 
 /**
  * VerifyEmailRequest contains the token of a link.
@@ -731,7 +832,7 @@ export type VerifyEmailRequestJson = {
  * Use `create(VerifyEmailRequestSchema)` to create a new message.
  */
 export const VerifyEmailRequestSchema: GenMessage<VerifyEmailRequest, {jsonType: VerifyEmailRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 10);
+  messageDesc(file_bff_v1_auth_service, 12);
 
 /**
  * VerifyEmailResponse contains the signed-in user.
@@ -826,7 +927,7 @@ export type VerifyEmailResponseJson = {
  * Use `create(VerifyEmailResponseSchema)` to create a new message.
  */
 export const VerifyEmailResponseSchema: GenMessage<VerifyEmailResponse, {jsonType: VerifyEmailResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 11);
+  messageDesc(file_bff_v1_auth_service, 13);
 
 /**
  * RequestPasswordResetRequest contains an email.
@@ -861,7 +962,7 @@ export type RequestPasswordResetRequestJson = {
  * Use `create(RequestPasswordResetRequestSchema)` to create a new message.
  */
 export const RequestPasswordResetRequestSchema: GenMessage<RequestPasswordResetRequest, {jsonType: RequestPasswordResetRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 12);
+  messageDesc(file_bff_v1_auth_service, 14);
 
 /**
  * RequestPasswordResetResponse says that a link was queued for delivery if the
@@ -886,7 +987,7 @@ export type RequestPasswordResetResponseJson = {
  * Use `create(RequestPasswordResetResponseSchema)` to create a new message.
  */
 export const RequestPasswordResetResponseSchema: GenMessage<RequestPasswordResetResponse, {jsonType: RequestPasswordResetResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 13);
+  messageDesc(file_bff_v1_auth_service, 15);
 
 /**
  * ResetPasswordRequest contains the token of a link.
@@ -935,7 +1036,7 @@ export type ResetPasswordRequestJson = {
  * Use `create(ResetPasswordRequestSchema)` to create a new message.
  */
 export const ResetPasswordRequestSchema: GenMessage<ResetPasswordRequest, {jsonType: ResetPasswordRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 14);
+  messageDesc(file_bff_v1_auth_service, 16);
 
 /**
  * ResetPasswordResponse says that the password was set. Sign in with it.
@@ -958,7 +1059,7 @@ export type ResetPasswordResponseJson = {
  * Use `create(ResetPasswordResponseSchema)` to create a new message.
  */
 export const ResetPasswordResponseSchema: GenMessage<ResetPasswordResponse, {jsonType: ResetPasswordResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 15);
+  messageDesc(file_bff_v1_auth_service, 17);
 
 /**
  * AuthService handles sign-up, sign-in and sign-out.
@@ -971,9 +1072,9 @@ export const AuthService: GenService<{
    * GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
    * VerifyEmail, and the answer does not reveal whether the email has an
    * account. Parts: account (required), profile (optional). Errors:
-   * already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
-   * invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-   * PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+   * already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
+   * SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
+   * PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
    * resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.Register
@@ -993,9 +1094,9 @@ export const AuthService: GenService<{
    * the answer has a challenge for CompleteLogin instead of tokens. Parts:
    * account (required), profile (optional). Errors: invalid_argument
    * LINK_INVALID, PASSWORD_TOO_SHORT,
-   * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+   * PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-   * permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+   * permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
    * resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.VerifyEmail
@@ -1028,7 +1129,8 @@ export const AuthService: GenService<{
    * account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
    * unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
    * CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-   * EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+   * EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED,
+   * REGISTRATION_CLOSED or SIGN_UP_DOMAIN, resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AuthService.CompleteLogin
    */
@@ -1086,8 +1188,8 @@ export const AuthService: GenService<{
    * invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
    * failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED or
    * PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
-   * PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED or
-   * ACCOUNT_DISABLED.
+   * PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED, SIGN_UP_DOMAIN
+   * or ACCOUNT_DISABLED.
    *
    * @generated from rpc bff.v1.AuthService.CompleteFederatedLogin
    */
@@ -1095,6 +1197,21 @@ export const AuthService: GenService<{
     methodKind: "unary";
     input: typeof CompleteFederatedLoginRequestSchema;
     output: typeof CompleteFederatedLoginResponseSchema;
+  },
+  /**
+   * RequestSignInCode mails a code to the email and makes the challenge for
+   * which the code works: give both to CompleteLogin. Only the client that asked
+   * has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
+   * creates one, where people may register. At most three mails in 10 minutes
+   * are sent to an email, without another answer. Errors: failed_precondition
+   * EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
+   *
+   * @generated from rpc bff.v1.AuthService.RequestSignInCode
+   */
+  requestSignInCode: {
+    methodKind: "unary";
+    input: typeof RequestSignInCodeRequestSchema;
+    output: typeof RequestSignInCodeResponseSchema;
   },
   /**
    * Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
@@ -1140,7 +1257,7 @@ export const AuthService: GenService<{
   /**
    * ResetPassword sets the password and ends all of the account's sessions. It
    * takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
    * PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
    * LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
    * TOO_MANY_PASSWORD_CHECKS.

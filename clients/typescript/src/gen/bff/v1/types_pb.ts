@@ -410,7 +410,7 @@ export type Challenge = Message<"bff.v1.Challenge"> & {
 
   /**
    * The proofs of which one is owed, in the order in which to offer them:
-   * "totp", "passkey" or "recovery_code".
+   * "totp", "passkey", "email_code" or "recovery_code".
    *
    * @generated from field: repeated string methods = 2;
    */
@@ -448,7 +448,7 @@ export type ChallengeJson = {
 
   /**
    * The proofs of which one is owed, in the order in which to offer them:
-   * "totp", "passkey" or "recovery_code".
+   * "totp", "passkey", "email_code" or "recovery_code".
    *
    * @generated from field: repeated string methods = 2;
    */

@@ -1,0 +1,38 @@
+package app
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gatehouse/internal/email"
+)
+
+// signUpFlags say who may register, and how people sign in without a password.
+type signUpFlags struct {
+	EmailSignIn   string `env:"GATEHOUSE_EMAIL_SIGN_IN" default:"off" placeholder:"on|off" help:"Let people sign in with a code that is mailed to them (on); where people may register, it also creates their account. It needs mail."`
+	SignUpDomains string `env:"GATEHOUSE_SIGNUP_DOMAINS" placeholder:"LIST" help:"Let only people with an email of these domains, such as example.com,example.org, create an account for themselves. All if empty. Administrators may create any."`
+
+	domains []string
+}
+
+func (f *signUpFlags) on() bool { return f.EmailSignIn == "on" }
+
+func (f *signUpFlags) check(c *checks) {
+	if f.EmailSignIn != "on" && f.EmailSignIn != "off" {
+		c.add("GATEHOUSE_EMAIL_SIGN_IN", fmt.Sprintf("%q is not known", f.EmailSignIn), "set it to on or off")
+	}
+	if mail := find[*mailFlags](c.settings); f.on() && mail.SMTPURL == "" && !mail.enabled() {
+		c.add("GATEHOUSE_EMAIL_SIGN_IN", "on needs mail, and SMTP_URL is not set", "set SMTP_URL, or set GATEHOUSE_EMAIL_SIGN_IN to off")
+	}
+	f.domains = nil
+	for _, item := range list(f.SignUpDomains) {
+		domain := strings.ToLower(strings.TrimPrefix(item, "@"))
+		switch {
+		case !email.Mailable("somebody@" + domain):
+			c.add("GATEHOUSE_SIGNUP_DOMAINS", fmt.Sprintf("%q is not the domain of an email", item), "name domains such as example.com")
+		case !slices.Contains(f.domains, domain):
+			f.domains = append(f.domains, domain)
+		}
+	}
+}

@@ -1,0 +1,190 @@
+// Package emailcode signs people in with codes that are mailed to them.
+//
+// A code belongs to the challenge that was made with it. Only the client that asked
+// holds the challenge, so neither a program that reads the mail nor the reader of a
+// forwarded one can use the code. The challenge stores a MAC of the code, and belongs to
+// an email, not to an account: whether there is one is decided when the mail is sent,
+// and again when the code is given. A request takes the same time either way.
+package emailcode
+
+import (
+	"context"
+	"crypto/hmac"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/accounts"
+	"gatehouse/auth/admission"
+	"gatehouse/auth/audit"
+	"gatehouse/auth/challenge"
+	"gatehouse/auth/links"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/relay"
+	"gatehouse/auth/secretkey"
+	"gatehouse/auth/throttle"
+	"gatehouse/auth/tokens"
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
+)
+
+const (
+	// mostMails are sent to an email within mailWindow.
+	mostMails  = 3
+	mailWindow = 10 * time.Minute
+	// stepUpMail limits the codes that an account requests for itself.
+	stepUpMail links.Kind = "step_up"
+)
+
+var errOff = fault.New(connect.CodeFailedPrecondition, "EMAIL_SIGN_IN_OFF", "This system does not sign in with mailed codes. Use a password or a passkey, or ask the operator to set GATEHOUSE_EMAIL_SIGN_IN.")
+
+// Service implements authv1.EmailCodeServiceHandler, and checks the codes.
+type Service struct {
+	DB       *database.Pool
+	Desk     *admission.Desk
+	Accounts *accounts.Store
+	Links    *links.Sender
+	Mails    *outbox.Outbox
+	Relay    *relay.Relay
+	Throttle *throttle.Throttle
+	Log      *audit.Log
+	// On says whether codes sign in. A step-up takes them regardless.
+	On bool
+
+	macs [][]byte
+}
+
+// SetSecrets gives the secret keys, newest first.
+func (s *Service) SetSecrets(secrets [][]byte) error {
+	s.macs = nil
+	for _, secret := range secrets {
+		mac, err := secretkey.Derive(secret, "email code v1")
+		if err != nil {
+			return err
+		}
+		s.macs = append(s.macs, mac)
+	}
+	return nil
+}
+
+// state is what a challenge remembers.
+type state struct {
+	Email string
+	// DeviceToken was sent with the request; it may be another account's.
+	DeviceToken string `json:",omitempty"`
+	MAC         []byte
+}
+
+// macOf binds a code to its challenge.
+func macOf(key []byte, hash tokens.Hash, code string) []byte {
+	return secretkey.MAC(key, append(hash[:], code...))
+}
+
+// write writes a challenge for a code and the mail with it, unless it is not to be sent.
+func (s *Service) write(ctx context.Context, tx pgx.Tx, c challenge.Challenge, to outbox.Mail, deviceToken string, send bool) (*authv1.Challenge, error) {
+	token, code := challenge.NewToken(), New()
+	hash := tokens.HashOf(token)
+	encoded, err := json.Marshal(state{Email: to.To, DeviceToken: deviceToken, MAC: macOf(s.macs[0], hash, code)})
+	if err != nil {
+		return nil, fmt.Errorf("encode the challenge's state: %w", err)
+	}
+	if err := s.Desk.Challenges.Write(ctx, tx, c, token, encoded); err != nil {
+		return nil, err
+	}
+	if send {
+		to.Values["code"], to.Values[valueChallenge] = code, hex.EncodeToString(hash[:])
+		if err := s.Mails.Enqueue(ctx, tx, to); err != nil {
+			return nil, err
+		}
+	}
+	return &authv1.Challenge{Token: token, Methods: []string{string(admission.EmailCode)}, ExpiresIn: int32(challenge.Life.Seconds())}, nil
+}
+
+// RequestSignInCode implements authv1.EmailCodeServiceHandler. It does the same for every
+// email: Address decides when the mail is sent whether anybody gets it.
+func (s *Service) RequestSignInCode(ctx context.Context, req *authv1.RequestSignInCodeRequest) (*authv1.RequestSignInCodeResponse, error) {
+	origin := req.GetOrigin()
+	row := audit.Row{Event: audit.CodeRequest, Outcome: audit.Succeeded, Origin: origin}
+	switch {
+	case !s.On:
+		return nil, errOff
+	case !s.Mails.Enabled():
+		return nil, s.Log.Refuse(ctx, row, outbox.ErrUnavailable)
+	}
+	email := strings.TrimSpace(req.GetEmail())
+	send, err := s.Throttle.Allow(ctx, mostMails, mailWindow, "sign-in mail", accounts.FoldEmail(email))
+	if err != nil {
+		return nil, err
+	}
+	var owed *authv1.Challenge
+	err = s.DB.Transact(ctx, func(tx pgx.Tx) (err error) {
+		mail := outbox.Mail{Kind: outbox.SignInCode, To: email, Locale: origin.GetLocale(), Values: outbox.Circumstances(origin)}
+		if owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.EmailCode}, mail, req.GetDeviceToken(), send); err != nil {
+			return err
+		}
+		return s.Links.AuditRequest(ctx, tx, row, send)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("request a sign-in code: %w", err)
+	}
+	admission.CountBegun(ctx, admission.EmailCode)
+	return &authv1.RequestSignInCodeResponse{Challenge: owed}, nil
+}
+
+// StepUp mails a code to the account of the calling session and returns the challenge
+// that takes it. Errors: failed_precondition FACTOR_REQUIRED without mail,
+// resource_exhausted TOO_MANY_ATTEMPTS.
+func (s *Service) StepUp(ctx context.Context, origin *authv1.Origin) (*authv1.Challenge, error) {
+	if !s.Mails.Enabled() {
+		return nil, challenge.ErrFactorRequired
+	}
+	counted, err := s.Links.CountOwn(ctx, stepUpMail, origin.GetAccountId())
+	if err != nil {
+		return nil, err
+	}
+	var owed *authv1.Challenge
+	err = s.DB.Transact(ctx, func(tx pgx.Tx) error {
+		account, err := accounts.ByID(ctx, tx, origin.GetAccountId())
+		if err != nil {
+			return err
+		}
+		mail := outbox.Mail{
+			Kind: outbox.SignInCode, To: account.GetEmail(), Account: account.GetId(),
+			Locale: outbox.LocaleOf(origin, account.GetId()), Values: outbox.Circumstances(origin),
+		}
+		owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.StepUp, Account: account.GetId(), Session: origin.GetSessionId()}, mail, "", true)
+		return err
+	})
+	return owed, s.Links.Uncount(ctx, counted, err)
+}
+
+// stateOf returns the state of a challenge. Errors: invalid_argument CHALLENGE_INVALID
+// for a challenge that takes no code.
+func (s *Service) stateOf(c challenge.Challenge) (state, error) {
+	encoded, err := s.Desk.Challenges.State(c)
+	if err != nil {
+		return state{}, err
+	}
+	var found state
+	if encoded == nil || json.Unmarshal(encoded, &found) != nil || found.Email == "" {
+		return state{}, challenge.ErrInvalid
+	}
+	return found, nil
+}
+
+// matches reports whether an attempt has the code of its challenge.
+func (s *Service) matches(found state, a admission.Attempt) bool {
+	code := Normal(a.Proof.GetEmailCode())
+	for _, key := range s.macs {
+		if hmac.Equal(found.MAC, macOf(key, a.Challenge.Hash(), code)) {
+			return true
+		}
+	}
+	return false
+}

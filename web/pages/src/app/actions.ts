@@ -1,0 +1,121 @@
+import { GatehouseError } from "@gatehouse/client";
+import { signal, useSignal, type Signal } from "@preact/signals";
+import { useCallback, useEffect, useRef } from "preact/hooks";
+import { newKey } from "./client.js";
+import { Cancelled, problemOf, type Problem } from "./problem.js";
+import { goToSignIn, isSignedOut } from "./session.js";
+
+/** What a call waits for: the person confirms who they are, or gives up. */
+export interface Confirmation {
+  readonly why: "recent" | "level";
+  done(): void;
+  cancel(): void;
+}
+
+/** The confirmation that the dialog asks for now. */
+export const confirmation = signal<Confirmation | undefined>(undefined);
+
+/** Runs a call. If it needs a recent sign-in or a higher level, asks for it and repeats the call. */
+export async function confirmed<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (thrown) {
+    if (!(thrown instanceof GatehouseError)) throw thrown;
+    const { reason } = thrown;
+    if (reason !== "REAUTHENTICATION_REQUIRED" && reason !== "SECOND_FACTOR_REQUIRED") throw thrown;
+    await new Promise<void>((done, fail) => {
+      confirmation.value = { why: reason === "SECOND_FACTOR_REQUIRED" ? "level" : "recent", done, cancel: () => fail(new Cancelled()) };
+    }).finally(() => {
+      confirmation.value = undefined;
+    });
+    return call();
+  }
+}
+
+/** An action of a page: a form that is sent, a button that is pressed. */
+export interface Action<A extends unknown[]> {
+  readonly busy: Signal<boolean>;
+  readonly problem: Signal<Problem | undefined>;
+  /** Runs the action, unless it runs already, and returns whether it succeeded. */
+  run(...args: A): Promise<boolean>;
+}
+
+/**
+ * Returns an action. `work` gets the headers of its call: a repeat after a failure has the
+ * same idempotency key, so that what was lost on the way takes effect once.
+ */
+export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...args: A) => Promise<unknown>): Action<A> {
+  const busy = useSignal(false);
+  const problem = useSignal<Problem | undefined>(undefined);
+  const key = useRef<{ args: string; value: string } | undefined>(undefined);
+  const latest = useRef(work);
+  latest.current = work;
+  const run = useCallback(async (...args: A) => {
+    if (busy.value) return false;
+    busy.value = true;
+    problem.value = undefined;
+    const given = JSON.stringify(args);
+    if (key.current?.args !== given) key.current = { args: given, value: newKey() };
+    const headers = { "Idempotency-Key": key.current.value };
+    try {
+      await confirmed(() => latest.current(headers, ...args));
+      key.current = undefined;
+      return true;
+    } catch (thrown) {
+      if (!(thrown instanceof Cancelled)) problem.value = problemOf(thrown);
+      if (!problem.value?.retryable) key.current = undefined;
+      return false;
+    } finally {
+      busy.value = false;
+    }
+  }, []);
+  return { busy, problem, run };
+}
+
+/** What a page loads. */
+export type Resource<T> =
+  | { readonly kind: "loading"; readonly reload: () => void }
+  | { readonly kind: "failed"; readonly problem: Problem; readonly reload: () => void }
+  | { readonly kind: "ready"; readonly value: T; readonly reload: () => void };
+
+/** How long a page waits before it repeats what failed because a service was unreachable, in ms. */
+const backoff = [1_000, 2_000, 4_000, 8_000, 15_000];
+
+/** Loads something when the page opens, and when `deps` change. Goes to the sign-in page when nobody is signed in. */
+export function useResource<T>(load: (signal: AbortSignal) => Promise<T>, deps: readonly unknown[] = []): Resource<T> {
+  const state = useSignal<{ value?: T; problem?: Problem }>({});
+  const attempt = useSignal(0);
+  const reload = useCallback(() => {
+    attempt.value++;
+  }, []);
+  useEffect(() => {
+    const stop = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const once = async (failures: number) => {
+      try {
+        const value = await load(stop.signal);
+        if (!stop.signal.aborted) state.value = { value };
+      } catch (thrown) {
+        if (stop.signal.aborted) return;
+        const error = GatehouseError.from(thrown);
+        if (isSignedOut(error)) return goToSignIn();
+        const problem = problemOf(error);
+        state.value = { ...(state.value.value !== undefined && { value: state.value.value }), problem };
+        const wait = error.code === 14 ? backoff[Math.min(failures, backoff.length - 1)] : undefined;
+        if (wait !== undefined) timer = setTimeout(() => void once(failures + 1), Math.max(wait, error.retryAfterMs ?? 0));
+      }
+    };
+    void once(0);
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
+    };
+  }, [attempt.value, ...deps]);
+  const { value, problem } = state.value;
+  if (problem) return { kind: "failed", problem, reload };
+  if (value === undefined) return { kind: "loading", reload };
+  return { kind: "ready", value, reload };
+}
+
+/** The sentence that tells what has just succeeded, until the next action. */
+export const notice = signal<string | undefined>(undefined);

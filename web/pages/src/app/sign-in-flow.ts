@@ -1,0 +1,53 @@
+import type { Challenge, CompleteLoginResponse } from "@gatehouse/client";
+import { config } from "./config.js";
+import { returnTo } from "./return-to.js";
+import { go, here } from "./router.js";
+
+const key = "gatehouse:challenge";
+
+/** The challenge of a sign-in. It outlives a reload of the page, and no other tab has it. */
+export function keepChallenge(challenge: Challenge): void {
+  const kept = { challenge, until: Date.now() + challenge.expiresIn * 1000 };
+  sessionStorage.setItem(key, JSON.stringify(kept));
+}
+
+/** Returns the challenge of the sign-in that is under way; undefined if there is none, or it has expired. */
+export function keptChallenge(): Challenge | undefined {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(key) ?? "null") as { challenge: Challenge; until: number } | null;
+    return kept && kept.until > Date.now() ? kept.challenge : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Forgets the challenge. */
+export function dropChallenge(): void {
+  sessionStorage.removeItem(key);
+}
+
+/** The wish in the address where to go on to. */
+export function wish(): string | undefined {
+  return returnTo(here.value.searchParams.get("return_to"), location.origin, config.origins);
+}
+
+/** Returns a path of the sign-in pages that keeps the wish where to go on to. */
+export function keepingWish(path: string): string {
+  const to = wish();
+  return to === undefined ? path : `${path}?return_to=${encodeURIComponent(to)}`;
+}
+
+/** Goes on after a sign-in: to the second factor, or to where the person wanted to go. */
+export function goOn(result: CompleteLoginResponse["result"]): void {
+  if (result.case === "challenge") {
+    keepChallenge(result.value);
+    return go(keepingWish("/sign-in/factor"));
+  }
+  dropChallenge();
+  arrive();
+}
+
+/** Opens where the person wanted to go, which is checked, or the home of this site. */
+export function arrive(): void {
+  location.replace(wish() ?? config.home);
+}

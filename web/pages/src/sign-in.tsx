@@ -1,0 +1,24 @@
+import "./styles/all.css";
+import { config } from "./app/config.js";
+import type { Route } from "./app/router.js";
+import { start } from "./app/start.js";
+import { LinkEmail, LinkReset, LinkVerify } from "./views/links.js";
+import { ErrorPage, Home, SignedOut } from "./views/plain.js";
+import { Factor, SignIn } from "./views/sign-in.js";
+import { CheckMail, Recover, SignUp } from "./views/sign-up.js";
+
+const routes: readonly Route[] = [
+  { path: "/", page: Home },
+  { path: "/sign-in", page: SignIn },
+  { path: "/sign-in/factor", page: Factor },
+  { path: "/sign-up", page: SignUp },
+  { path: "/sign-up/check-mail", page: CheckMail },
+  { path: "/recover", page: Recover },
+  { path: "/link/verify", page: LinkVerify },
+  { path: "/link/reset", page: LinkReset },
+  { path: "/link/email", page: LinkEmail },
+  { path: "/signed-out", page: SignedOut },
+  { path: "/error", page: ErrorPage },
+];
+
+void start(config.status === undefined ? routes : []);

@@ -1,0 +1,99 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { notice } from "../app/actions.js";
+import type { Resource } from "../app/actions.js";
+import type { Problem } from "../app/problem.js";
+import { t } from "../app/texts.js";
+import { Button } from "./button.js";
+import { Icon, type IconName } from "./icons.js";
+
+const pictures: Record<"info" | "success" | "warning" | "danger", IconName> = { info: "info", success: "check", warning: "alert", danger: "alert" };
+
+/** A notice in its place in the page. */
+export function Alert({ kind = "info", title, children, action }: { kind?: "info" | "success" | "warning" | "danger"; title?: string; children?: ComponentChildren; action?: ComponentChildren }) {
+  return (
+    <div class={`alert ${kind}`} role={kind === "danger" ? "alert" : undefined}>
+      <Icon name={pictures[kind]} />
+      <div>
+        {title && <p class="alert-title">{title}</p>}
+        {children && <div>{children}</div>}
+        {action && <div class="alert-action">{action}</div>}
+      </div>
+    </div>
+  );
+}
+
+/** Tells what has just succeeded, to the eye and to screen readers, until the next action. */
+export function Toast() {
+  useEffect(() => {
+    const forget = (event: Event) => {
+      if (notice.value && !(event.target as Element).closest?.(".toast")) notice.value = undefined;
+    };
+    document.addEventListener("submit", forget, true);
+    return () => document.removeEventListener("submit", forget, true);
+  }, []);
+  return (
+    <div class="toasts" role="status" aria-live="polite">
+      {notice.value && (
+        <div class="toast">
+          <Icon name="check" />
+          <p>{notice.value}</p>
+          <button class="icon-button" type="button" aria-label={t("ui.close")} onClick={() => { notice.value = undefined; }}>
+            <Icon name="close" size={16} />
+          </button>
+        </div>
+      )}
+    </div>
+  );
+}
+
+/** What belongs here, why there is none, and what fills it. */
+export function EmptyState({ icon, title, children, action }: { icon: IconName; title: string; children: ComponentChildren; action?: ComponentChildren }) {
+  return (
+    <div class="empty">
+      <Icon name={icon} size={24} />
+      <h3>{title}</h3>
+      <p>{children}</p>
+      {action}
+    </div>
+  );
+}
+
+/** Why something could not be shown, and what to do. */
+export function ErrorState({ problem, retry }: { problem: Problem; retry?: () => void }) {
+  return (
+    <Alert kind="danger" action={retry && <Button onClick={retry}>{t("ui.try_again")}</Button>}>
+      <p>{problem.text}</p>
+      {problem.requestId && <p class="small mono">{t("ui.request_id", { id: problem.requestId })}</p>}
+    </Alert>
+  );
+}
+
+/** Stands for what is being loaded, in its size; shown after 200 ms. */
+export function Skeleton({ lines = 3 }: { lines?: number }) {
+  const [shown, setShown] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setShown(true), 200);
+    return () => clearTimeout(timer);
+  }, []);
+  return (
+    <div class={shown ? "skeleton shown" : "skeleton"} aria-busy="true">
+      <span class="unseen">{shown ? t("ui.loading") : ""}</span>
+      {Array.from({ length: lines }, (_, at) => (
+        <div class="bone" key={at} />
+      ))}
+    </div>
+  );
+}
+
+/** Shows what was loaded, or that it is being loaded, or why it was not. */
+export function Loaded<T>({ from, lines, children }: { from: Resource<T>; lines?: number; children: (value: T, reload: () => void) => ComponentChildren }) {
+  if (from.kind === "loading") return <Skeleton {...(lines !== undefined && { lines })} />;
+  if (from.kind === "failed") return <ErrorState problem={from.problem} retry={from.reload} />;
+  return <>{children(from.value, from.reload)}</>;
+}
+
+/** A word about the state of something. */
+export function Badge({ kind = "neutral", children }: { kind?: "neutral" | "success" | "warning" | "danger" | "info"; children: ComponentChildren }) {
+  return <span class={`badge ${kind}`}>{children}</span>;
+}

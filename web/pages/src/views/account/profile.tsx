@@ -1,0 +1,102 @@
+import { useState } from "preact/hooks";
+import { notice, useAction } from "../../app/actions.js";
+import { gatehouse } from "../../app/client.js";
+import { saveLocale, setUser, user } from "../../app/session.js";
+import { locale, offered, t } from "../../app/texts.js";
+import { Button } from "../../ui/button.js";
+import { Card } from "../../ui/data.js";
+import { Alert } from "../../ui/feedback.js";
+import { Form, PasswordField, Select, TextField } from "../../ui/fields.js";
+import { AccountPage } from "./frame.js";
+import { VerifyAlert } from "./overview.js";
+
+/** /account/profile */
+export function Profile() {
+  return (
+    <AccountPage title={t("account.profile")} lead={t("profile.lead")}>
+      <Card>{user.value && <ProfileForm />}</Card>
+    </AccountPage>
+  );
+}
+
+function ProfileForm() {
+  const [firstName, setFirstName] = useState(user.value?.firstName ?? "");
+  const [lastName, setLastName] = useState(user.value?.lastName ?? "");
+  const action = useAction(async () => {
+    const { user: changed } = await gatehouse.account.updateMe({ user: { firstName, lastName }, updateMask: { paths: ["first_name", "last_name"] } });
+    setUser(changed);
+    notice.value = t("profile.saved");
+  });
+  const { fields = {} } = action.problem.value ?? {};
+  const languages = offered().map((value) => ({ value, label: new Intl.DisplayNames([value], { type: "language" }).of(value) ?? value }));
+  return (
+    <Form action={action} onSubmit={() => void action.run()}>
+      <div class="columns">
+        <TextField name="firstName" label={t("field.first_name")} autocomplete="given-name" maxLength={100} value={firstName} onInput={setFirstName} error={fields.first_name} />
+        <TextField name="lastName" label={t("field.last_name")} autocomplete="family-name" maxLength={100} value={lastName} onInput={setLastName} error={fields.last_name} />
+      </div>
+      <Select name="locale" label={t("ui.language")} value={locale.value} choices={languages} onChange={(value) => void saveLocale(value)} />
+      <div>
+        <Button kind="primary" type="submit" busy={action.busy.value}>
+          {t("ui.save")}
+        </Button>
+      </div>
+    </Form>
+  );
+}
+
+/** /account/email */
+export function Email() {
+  const [newEmail, setNewEmail] = useState("");
+  const [sentTo, setSentTo] = useState("");
+  const action = useAction(async () => {
+    await gatehouse.account.requestEmailChange({ newEmail });
+    setSentTo(newEmail);
+    setNewEmail("");
+  });
+  return (
+    <AccountPage title={t("account.email")} lead={t("email.lead", { email: user.value?.email ?? "" })}>
+      {user.value && !user.value.emailVerified && <VerifyAlert />}
+      <Card title={t("email.change")} lead={t("email.change_lead")}>
+        {sentTo && <Alert kind="success">{t("email.sent", { email: sentTo })}</Alert>}
+        <Form action={action} onSubmit={() => void action.run()}>
+          <TextField name="newEmail" label={t("email.new")} type="email" inputMode="email" autocomplete="email" required maxLength={254} value={newEmail} onInput={setNewEmail} error={action.problem.value?.fields.new_email} />
+          <div>
+            <Button kind="primary" type="submit" busy={action.busy.value}>
+              {t("recover.verb")}
+            </Button>
+          </div>
+        </Form>
+      </Card>
+    </AccountPage>
+  );
+}
+
+/** /account/password */
+export function Password() {
+  const [currentPassword, setCurrent] = useState("");
+  const [newPassword, setNew] = useState("");
+  const action = useAction(async () => {
+    await gatehouse.account.changePassword({ currentPassword, newPassword });
+    setCurrent("");
+    setNew("");
+    notice.value = t("password.changed");
+  });
+  const { fields = {} } = action.problem.value ?? {};
+  return (
+    <AccountPage title={t("account.password")} lead={t("password.lead")}>
+      <Card>
+        <Form action={action} onSubmit={() => void action.run()}>
+          <input class="unseen" type="text" name="username" autocomplete="username" value={user.value?.email ?? ""} readOnly tabIndex={-1} aria-hidden="true" />
+          <PasswordField name="currentPassword" label={t("password.current")} autocomplete="current-password" required value={currentPassword} onInput={setCurrent} error={fields.current_password} />
+          <PasswordField name="newPassword" label={t("field.new_password")} autocomplete="new-password" required help={t("field.password_help")} value={newPassword} onInput={setNew} error={fields.new_password} />
+          <div>
+            <Button kind="primary" type="submit" busy={action.busy.value}>
+              {t("password.verb")}
+            </Button>
+          </div>
+        </Form>
+      </Card>
+    </AccountPage>
+  );
+}

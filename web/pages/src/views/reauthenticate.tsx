@@ -1,0 +1,79 @@
+import type { Challenge } from "@gatehouse/client";
+import { useState } from "preact/hooks";
+import { confirmation, useAction, type Confirmation } from "../app/actions.js";
+import { gatehouse } from "../app/client.js";
+import { config } from "../app/config.js";
+import { canUsePasskeys, passkeyProof } from "../app/proofs.js";
+import { security, user } from "../app/session.js";
+import { t } from "../app/texts.js";
+import { Button, ButtonLink } from "../ui/button.js";
+import { Dialog } from "../ui/dialog.js";
+import { ErrorSummary, Form, PasswordField } from "../ui/fields.js";
+import { FactorStep, type Proof } from "./factor-step.js";
+
+/** The dialog that a call waits for when it needs a recent sign-in or a higher level. */
+export function ReauthenticateDialog() {
+  const asked = confirmation.value;
+  return asked ? <Reauthenticate asked={asked} /> : null;
+}
+
+function Reauthenticate({ asked }: { asked: Confirmation }) {
+  const [challenge, setChallenge] = useState<Challenge>();
+  const lacksFactor = asked.why === "level" && !security.value?.secondFactor;
+  const next = (owed: Challenge | undefined) => (owed ? setChallenge(owed) : asked.done());
+  const complete = async (headers: HeadersInit, proof: Proof) => {
+    const answer = await gatehouse.account.completeReauthentication({ challengeToken: challenge!.token, proof }, { headers });
+    next(answer.challenge);
+  };
+  return (
+    <Dialog title={t(lacksFactor ? "confirm.enrol_title" : "confirm.title")} onClose={() => asked.cancel()}>
+      {lacksFactor ? (
+        <div class="stack">
+          <p>{t("confirm.enrol")}</p>
+          <div>
+            <ButtonLink kind="primary" href="/account/factors" icon="shield">
+              {t("confirm.enrol_verb")}
+            </ButtonLink>
+          </div>
+        </div>
+      ) : (
+        <div class="stack">
+          <p class="muted">{t(asked.why === "level" ? "confirm.level" : "confirm.recent")}</p>
+          {challenge ? <FactorStep key={challenge.token} challenge={challenge} answer={complete} remember={false} /> : <First next={next} />}
+        </div>
+      )}
+    </Dialog>
+  );
+}
+
+function First({ next }: { next: (owed: Challenge | undefined) => void }) {
+  const [password, setPassword] = useState("");
+  const byPassword = useAction(async () => next((await gatehouse.account.reauthenticate({ password })).challenge));
+  const byPasskey = useAction(async (headers) => {
+    const { challenge } = await gatehouse.account.reauthenticate({});
+    if (!challenge) return next(undefined);
+    const value = await passkeyProof(challenge);
+    const answer = await gatehouse.account.completeReauthentication({ challengeToken: challenge.token, proof: { case: "passkey", value } }, { headers });
+    next(answer.challenge);
+  });
+  const offersPasskey = config.passkeys && canUsePasskeys() && security.value?.secondFactor;
+  return (
+    <>
+      <Form action={byPassword} onSubmit={() => void byPassword.run()}>
+        <input class="unseen" type="text" name="username" autocomplete="username" value={user.value?.email ?? ""} readOnly tabIndex={-1} aria-hidden="true" />
+        <PasswordField name="password" label={t("field.password")} autocomplete="current-password" required value={password} onInput={setPassword} focus />
+        <Button kind="primary" type="submit" wide busy={byPassword.busy.value}>
+          {t("ui.continue")}
+        </Button>
+      </Form>
+      {offersPasskey && (
+        <>
+          <ErrorSummary problem={byPasskey.problem.value} form={{ current: null }} />
+          <Button wide icon="passkey" busy={byPasskey.busy.value} onClick={() => void byPasskey.run()}>
+            {t("factor.passkey")}
+          </Button>
+        </>
+      )}
+    </>
+  );
+}
