@@ -153,14 +153,9 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 	}
 	var accepted Accepted
 	result := Unchecked
-	settle, err := verifier.begin(ctx, a.attempt)
+	settle, err := verifier.begin(ctx, &a.attempt)
 	if err != nil {
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
-	}
-	if verifier.Prepare != nil {
-		if err := verifier.Prepare(ctx, &a.attempt); err != nil {
-			return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
-		}
 	}
 	var refusal error // whose transaction is committed, unlike an error's
 	err = d.DB.Transact(ctx, func(tx pgx.Tx) error {
@@ -217,12 +212,17 @@ func (a Accepted) committed(ctx context.Context) {
 	}
 }
 
-// begin counts an attempt, if there is a limit.
-func (v Verifier) begin(ctx context.Context, a Attempt) (Settle, error) {
-	if v.Limit == nil {
-		return func(context.Context, Result) error { return nil }, nil
+// begin counts an attempt, if there is a limit, and prepares it.
+func (v Verifier) begin(ctx context.Context, a *Attempt) (Settle, error) {
+	settle := func(context.Context, Result) error { return nil }
+	var err error
+	if v.Limit != nil {
+		settle, err = v.Limit(ctx, *a)
 	}
-	return v.Limit(ctx, a)
+	if err != nil || v.Prepare == nil {
+		return settle, err
+	}
+	return settle, v.Prepare(ctx, a)
 }
 
 // read returns the challenge of an answer, and completes the answer by its account.
