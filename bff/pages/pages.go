@@ -218,8 +218,3 @@ func isLocal(r *http.Request) bool {
 	parsed, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	return host == "localhost" || err == nil && parsed.IsLoopback()
 }
-
-func serveRobots(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("User-agent: *\nDisallow: /\n"))
-}
