@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 )
 
@@ -39,12 +40,39 @@ func between(text, begin, services string) (string, error) {
 // variable is a value that .env must have.
 func variable(name string) string { return "${" + name + ":?make .env with ./deploy/env.sh}" }
 
-func composeDatabaseURL(user, password string) string {
-	return "postgres://" + user + ":" + variable(password) + "@postgres:5432/gatehouse?sslmode=disable"
+// composeForm is what the services of one file differ in from those of compose.yaml.
+type composeForm struct {
+	// database is what follows the password in a database URL.
+	database string
+	// postgres are the containers of Postgres.
+	postgres []string
+	// replicas is the number of containers of each service. With more than one, none is
+	// published: a load balancer is.
+	replicas int
+	// values replace those of settings, by the name of the setting.
+	values map[string]string
 }
 
-func (d Definition) composeDatabaseURL() string {
-	return composeDatabaseURL("gatehouse_"+d.Name, strings.ToUpper(d.Name)+"_DATABASE_PASSWORD")
+var apartForm = composeForm{database: "@postgres:5432/gatehouse?sslmode=disable", postgres: []string{"postgres"}, replicas: 1}
+
+func (f composeForm) databaseURL(user, password string) string {
+	return "postgres://" + user + ":" + variable(password) + f.database
+}
+
+func (f composeForm) loginURL(d Definition) string {
+	return f.databaseURL("gatehouse_"+d.Name, strings.ToUpper(d.Name)+"_DATABASE_PASSWORD")
+}
+
+// settings are the lines of the service's environment that its definition lists.
+func (f composeForm) settings(d Definition) []string {
+	lines := slices.Clone(d.compose)
+	for i, line := range lines {
+		name, _, _ := strings.Cut(line, ":")
+		if value, ok := f.values[name]; ok {
+			lines[i] = name + ": " + value
+		}
+	}
+	return lines
 }
 
 func (d Definition) port() string {
@@ -54,9 +82,20 @@ func (d Definition) port() string {
 
 // composeServices are the services that run this program: one that applies the schema,
 // and one for each service.
-func composeServices() string {
+func composeServices() string { return apartForm.services() }
+
+func (f composeForm) services() string {
 	var b strings.Builder
+	f.writeSchema(&b)
 	services := Services()
+	for i, service := range services {
+		f.writeService(&b, service, i == len(services)-1)
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+func (f composeForm) writeSchema(b *strings.Builder) {
 	b.WriteString(`
   # Runs once at every start. Creates the login roles of the services and of pgAdmin
   # with the names and passwords of the URLs below.
@@ -67,26 +106,29 @@ func composeServices() string {
     command: [schema, apply]
     environment:
 `)
-	fmt.Fprintf(&b, "      DATABASE_URL: %s\n", composeDatabaseURL("gatehouse", "POSTGRES_PASSWORD"))
-	for _, service := range services {
-		if service.HasTables() {
-			fmt.Fprintf(&b, "      %s: %s\n", loginSetting(service.Name), service.composeDatabaseURL())
-		}
+	fmt.Fprintf(b, "      DATABASE_URL: %s\n", f.databaseURL("gatehouse", "POSTGRES_PASSWORD"))
+	f.writeLogins(b)
+	fmt.Fprintf(b, "      READER_DATABASE_URL: %s\n", f.databaseURL("gatehouse_reader", "READER_DATABASE_PASSWORD"))
+	b.WriteString("    networks: [database]\n    depends_on:\n")
+	for _, postgres := range f.postgres {
+		fmt.Fprintf(b, "      %s: { condition: service_healthy }\n", postgres)
 	}
-	fmt.Fprintf(&b, "      READER_DATABASE_URL: %s\n", composeDatabaseURL("gatehouse_reader", "READER_DATABASE_PASSWORD"))
-	b.WriteString("    networks: [database]\n    depends_on:\n      postgres: { condition: service_healthy }\n")
-	for i, service := range services {
-		service.writeCompose(&b, i == len(services)-1)
-	}
-	b.WriteString("\n")
-	return b.String()
 }
 
-func (d Definition) writeCompose(b *strings.Builder, front bool) {
+// writeLogins writes the database URL of each service.
+func (f composeForm) writeLogins(b *strings.Builder) {
+	for _, service := range Services() {
+		if service.HasTables() {
+			fmt.Fprintf(b, "      %s: %s\n", loginSetting(service.Name), f.loginURL(service))
+		}
+	}
+}
+
+func (f composeForm) writeService(b *strings.Builder, d Definition, front bool) {
 	fmt.Fprintf(b, "\n  %s:\n    <<: *role\n    command: [%s]\n    environment:\n      GATEHOUSE_LISTEN: :%s\n", d.Name, d.Name, d.port())
 	var waits []string
 	if d.HasTables() {
-		fmt.Fprintf(b, "      %s: %s\n", loginSetting(d.Name), d.composeDatabaseURL())
+		fmt.Fprintf(b, "      %s: %s\n", loginSetting(d.Name), f.loginURL(d))
 		waits = append(waits, "      schema: { condition: service_completed_successfully }\n")
 	}
 	for _, call := range d.AllCalls() {
@@ -100,13 +142,15 @@ func (d Definition) writeCompose(b *strings.Builder, front bool) {
 		}
 	}
 	fmt.Fprintf(b, "      GATEHOUSE_INTERNAL_KEY: %s\n", variable("GATEHOUSE_INTERNAL_KEY"))
-	for _, line := range d.compose {
+	for _, line := range f.settings(d) {
 		fmt.Fprintf(b, "      %s\n", line)
 	}
 	if d.HasTables() {
 		b.WriteString("    networks: [database, default]\n")
 	}
-	if front {
+	if f.replicas > 1 {
+		fmt.Fprintf(b, "    deploy: { replicas: %d }\n", f.replicas)
+	} else if front {
 		fmt.Fprintf(b, "    ports: [\"127.0.0.1:%s:%s\"]\n", d.port(), d.port())
 	}
 	if len(waits) > 0 {

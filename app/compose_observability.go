@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// composeObservedBegin is the line of compose.observability.yaml before the services.
-const composeObservedBegin = "  # The services, written by make gen.\n"
+// composeServicesBegin is the line before the services in the compose files other than
+// compose.yaml.
+const composeServicesBegin = "  # The services, written by make gen.\n"
 
 // composeOpsPort is the port of the operators' listener of every service in
 // compose.observability.yaml.
@@ -15,7 +16,7 @@ const composeOpsPort = "9001"
 // ComposeObservability returns the text of compose.observability.yaml with its services as
 // they are now.
 func ComposeObservability(text string) (string, error) {
-	return between(text, composeObservedBegin, composeObservedServices())
+	return between(text, composeServicesBegin, composeObservedServices())
 }
 
 // composeObservedServices gives each service an operators' listener and a collector of

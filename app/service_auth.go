@@ -29,7 +29,7 @@ var authService = Definition{
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &providerFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &providerFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -39,7 +39,10 @@ var authService = Definition{
 		"GATEHOUSE_SIGNUP_DOMAINS: ${GATEHOUSE_SIGNUP_DOMAINS}",
 		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
 		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",
-		"SMTP_URL: ${SMTP_URL}",
+		"GATEHOUSE_ORIGINS: ${GATEHOUSE_ORIGINS}",
+		"GATEHOUSE_PASSKEY_RP_ID: ${GATEHOUSE_PASSKEY_RP_ID}",
+		"GATEHOUSE_PASSKEY_ORIGINS: ${GATEHOUSE_PASSKEY_ORIGINS}",
+		"SMTP_URL: ${SMTP_URL:-smtp://mailpit:1025?tls=none}",
 		"GATEHOUSE_MAIL_FROM: ${GATEHOUSE_MAIL_FROM}",
 		"GATEHOUSE_ADMIN_EMAIL: ${GATEHOUSE_ADMIN_EMAIL:-admin@localhost}",
 		"GATEHOUSE_ADMIN_PASSWORD: " + variable("GATEHOUSE_ADMIN_PASSWORD"),
@@ -63,7 +66,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		PasswordMin: find[*passwordFlags](s).PasswordMin, PasswordList: find[*passwordListFlags](s).list, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
 		Providers:            find[*providerFlags](s).open(h.logger),
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
-		SignUpDomains: find[*signUpFlags](s).domains, EmailSignIn: find[*signUpFlags](s).on(),
+		SignUpDomains: find[*signUpFlags](s).domains, EmailSignIn: find[*emailSignInFlags](s).on(),
 		RememberDevice: find[*deviceFlags](s).rememberDevice,
 		KeyLife:        accounts.keyLife, AuditLife: accounts.auditLife,
 		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,

@@ -16,13 +16,21 @@ var bffService = Definition{
 	Help:   "Run the gateway, the public API.",
 	Listen: "127.0.0.1:8001",
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &pagesFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &factorFlags{}, &securityFlags{}, &throttleFlags{}, &gatewayFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &pagesFlags{}, &emailSignInFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &factorFlags{}, &securityFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
 		"GATEHOUSE_APP_NAME: ${GATEHOUSE_APP_NAME:-Gatehouse}",
+		"GATEHOUSE_EMAIL_SIGN_IN: ${GATEHOUSE_EMAIL_SIGN_IN:-off}",
 		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
 		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",
+		"GATEHOUSE_ORIGINS: ${GATEHOUSE_ORIGINS}",
+		"GATEHOUSE_PASSKEY_RP_ID: ${GATEHOUSE_PASSKEY_RP_ID}",
+		"GATEHOUSE_PASSKEY_ORIGINS: ${GATEHOUSE_PASSKEY_ORIGINS}",
+		"GATEHOUSE_TRUSTED_PROXIES: ${GATEHOUSE_TRUSTED_PROXIES}",
+		"GATEHOUSE_COOKIES: ${GATEHOUSE_COOKIES:-auto}",
+		"GATEHOUSE_SECURITY_CONTACT: ${GATEHOUSE_SECURITY_CONTACT}",
+		"REDIS_URL: ${REDIS_URL}",
 	},
 	build:   buildBff,
 	examine: examineBff,
@@ -49,7 +57,7 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 		Backends: h.backends, PublicURL: find[*publicFlags](s).url,
 		Origins: find[*originFlags](s).origins, RelatedOrigins: find[*passkeyFlags](s).related, SecurityContact: find[*securityFlags](s).SecurityContact, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
 		Pages: find[*pagesFlags](s).config(s), Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
-		RedisURL: gateway.RedisURL, CacheBytes: gateway.cache, Parts: parts,
+		RedisURL: gateway.RedisURL, CursorKeys: find[*internalFlags](s).keys, CacheBytes: gateway.cache, Parts: parts,
 		Logger: h.logger, Telemetry: h.telemetry,
 	})
 	if err != nil {

@@ -53,6 +53,7 @@ func (f *pagesFlags) config(s *settings) pages.Config {
 	config := pages.Config{
 		Off: f.Pages == "off", AppName: cmp.Or(f.AppName, name), Brand: f.brand,
 		Origins: find[*originFlags](s).origins, Passkeys: find[*passkeyFlags](s).party != nil,
+		EmailSignIn: find[*emailSignInFlags](s).on(),
 	}
 	if accounts := find[*accountFlags](s); accounts != nil {
 		config.Registration = accounts.Registration

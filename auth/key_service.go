@@ -14,5 +14,5 @@ type keyService struct {
 
 // ListSigningKeys returns the public keys that verify access tokens.
 func (s *keyService) ListSigningKeys(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
-	return &authv1.ListSigningKeysResponse{Keys: s.keys.Published(), Issuer: s.keys.Issuer()}, nil
+	return &authv1.ListSigningKeysResponse{Keys: s.keys.Described(), Issuer: s.keys.Issuer()}, nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"gatehouse/bff/apikeys"
 	"gatehouse/bff/browser"
+	"gatehouse/bff/watch"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	servicev1 "gatehouse/gen/service/v1"
@@ -23,6 +24,7 @@ type accountService struct {
 	cache   *partCache
 	// withheld returns those of an account's roles that a session of a level lacks.
 	withheld func(roles []string, level int) []string
+	live     *watch.Hub
 	parts    meParts // of GetMe, from services of the application
 	// exporters are those of the [Gateway].
 	exporters map[string]servicev1.PersonServiceClient
@@ -51,6 +53,11 @@ func (s *accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bff
 	}
 	fill(me)
 	return me, nil
+}
+
+// WatchMe implements bffv1.AccountServiceHandler.
+func (s *accountService) WatchMe(ctx context.Context, req *bffv1.WatchMeRequest, stream bffv1.AccountServiceWatchMeServerStream) error {
+	return s.live.Me(ctx, caller(ctx), req, stream)
 }
 
 // UpdateMe implements bffv1.AccountServiceHandler.

@@ -31,8 +31,8 @@ import (
 	"gatehouse/bff/intake"
 	"gatehouse/bff/pages"
 	"gatehouse/bff/passthrough"
-	"gatehouse/bff/providers"
 	"gatehouse/bff/shed"
+	"gatehouse/bff/watch"
 	"gatehouse/bff/wellknown"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -70,6 +70,9 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
+	// CursorKeys seal the cursors of live streams, the same for all gateways: the first
+	// seals, and all are accepted. If empty, cursors are valid at this gateway only.
+	CursorKeys [][]byte
 	// Throttle applies rate limits and load shedding. Turn it off only for tests and
 	// measurements.
 	Throttle bool
@@ -115,6 +118,7 @@ type Service struct {
 	upstreams *passthrough.Upstreams
 	// accountFeed lets upstreams follow accounts; nil if none does.
 	accountFeed *accountfeed.Feed
+	live        *watch.Hub
 	origins     *browser.Origins
 	proxies     *proxies
 	rates       *rates // nil without rate limits
@@ -200,14 +204,10 @@ func (s *Service) join(config Config) error {
 		})
 		return err
 	}, config.Logger)
-	for _, backend := range config.Backends {
-		if len(backend.Tells) > 0 {
-			s.changes = append(s.changes, newChangeFeed(backend, s.cache, config.Logger))
-		}
-	}
+	s.joinFeeds(config)
 	people := &directory{
 		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
-		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), federation: authv1.NewFederationServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), codes: authv1.NewEmailCodeServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), codes: authv1.NewEmailCodeServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), federation: authv1.NewFederationServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users), keys: authv1.NewKeyServiceClient(auth),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
@@ -223,9 +223,29 @@ func (s *Service) join(config Config) error {
 		},
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
-	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
+	s.account = &accountService{directory: people, live: s.live, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
 	s.user = &userService{directory: people}
 	return s.joinKeys(people)
+}
+
+// joinFeeds follows the changes of the services, for the cache and the live streams.
+func (s *Service) joinFeeds(config Config) {
+	live := watch.Config{Keys: config.CursorKeys, Check: s.revoked.Check, Known: func(who *access.Principal) error { _, err := s.revoked.Known(who); return err }, Fresh: s.revoked.Fresh}
+	for _, backend := range config.Backends {
+		if len(backend.Tells) == 0 {
+			continue
+		}
+		feed := newChangeFeed(backend, s.cache, config.Logger)
+		s.changes = append(s.changes, feed)
+		if backend.Name == authName || backend.Name == usersName {
+			live.Feeds = append(live.Feeds, backend.Name)
+			feed.changed = func(name string, complete bool, tags []string, cursor string) {
+				s.live.Changed(name, complete, tags, cursor)
+			}
+		}
+	}
+	s.live = watch.New(live)
+	s.revoked.Taken = s.live.Revoked
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
@@ -261,14 +281,8 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}
-	visits := &providers.Handler{API: mux}
-	if s.identity != nil { // a list of the pages needs none
-		visits.Cookies = s.identity.cookies
-	}
-	mux.Handle("GET /auth/{provider}/start", policy.Anyone(), http.HandlerFunc(visits.Start))
-	mux.Handle("GET /auth/{provider}/callback", policy.Anyone(), http.HandlerFunc(visits.Callback))
-	mux.Handle("POST /auth/{provider}/callback", policy.Anyone(), http.HandlerFunc(visits.Posted))
-	config.Pages.AcceptsGzip = rpc.AcceptsGzip
+	s.handleVisits(mux)
+	config.Pages.AcceptsGzip, config.Pages.Scopes = rpc.AcceptsGzip, scopesOf(s.rpc.Methods())
 	people := pages.NewHandler(config.Pages)
 	for _, pattern := range people.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), people)
@@ -295,6 +309,7 @@ func (s *Service) Run(ctx context.Context) {
 	if s.rates != nil {
 		group.Go(func() { s.rates.callers.Run(ctx) })
 	}
+	group.Go(func() { s.live.Run(ctx) })
 	s.revoked.Run(ctx)
 	group.Wait()
 }

@@ -56,8 +56,10 @@ type changeFeed struct {
 	kinds []string // of the tags that it reports
 	// foreign says that the service is an upstream, which invalidates nothing but tags of
 	// its kinds.
-	foreign  bool
-	cache    invalidator
+	foreign bool
+	cache   invalidator
+	// changed, unless nil, receives each update after the cache.
+	changed  func(name string, complete bool, tags []string, cursor string)
 	follower follow.Follower[changes]
 	now      func() time.Time
 	start    time.Time
@@ -112,6 +114,9 @@ func (f *changeFeed) apply(ctx context.Context, update changes, opened time.Time
 	if len(tags) > 0 {
 		f.cache.Invalidate(tags...)
 		countInvalidations(ctx, len(tags), invalidatedByFeed)
+	}
+	if f.changed != nil {
+		f.changed(f.name, update.GetComplete(), tags, update.GetCursor())
 	}
 	now := f.now()
 	queried := opened.Add(update.GetAskedAfter().AsDuration())

@@ -32,6 +32,7 @@ type directory struct {
 	passkeys    authv1.PasskeyServiceClient
 	codes       authv1.EmailCodeServiceClient
 	mails       authv1.MailServiceClient
+	keys        authv1.KeyServiceClient
 	accountFeed authv1.AccountFeedServiceClient
 	audit       authv1.AuditServiceClient
 	profiles    usersv1.ProfileServiceClient

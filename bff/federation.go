@@ -3,16 +3,20 @@ package bff
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 
 	"gatehouse/bff/browser"
+	"gatehouse/bff/providers"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/returnto"
+	"gatehouse/internal/rpc"
 )
 
 // This file has the methods of AuthService and AccountService about other providers.
@@ -39,6 +43,17 @@ func (s *authService) ListProviders(ctx context.Context, _ *bffv1.ListProvidersR
 		response.Providers = append(response.Providers, &bffv1.IdentityProvider{Id: p.GetId(), Kind: p.GetKind(), Name: p.GetName(), Icon: p.GetIcon()})
 	}
 	return response, nil
+}
+
+// handleVisits serves the pages on the way to another provider and back.
+func (s *Service) handleVisits(mux *rpc.Mux) {
+	visits := &providers.Handler{API: mux}
+	if s.identity != nil { // a list of the pages needs none
+		visits.Cookies = s.identity.cookies
+	}
+	mux.Handle("GET /auth/{provider}/start", policy.Anyone(), http.HandlerFunc(visits.Start))
+	mux.Handle("GET /auth/{provider}/callback", policy.Anyone(), http.HandlerFunc(visits.Callback))
+	mux.Handle("POST /auth/{provider}/callback", policy.Anyone(), http.HandlerFunc(visits.Posted))
 }
 
 // beginning is a request that begins a visit to a provider.

@@ -19,7 +19,7 @@ func (s *Service) Measure(meter metric.Meter) error {
 	for _, by := range []metric.MeasurementOption{invalidatedByCall, invalidatedByFeed} {
 		countInvalidations(context.Background(), 0, by)
 	}
-	return errors.Join(s.shedder.Measure(meter), measureRevocations(meter, s.revoked), measureClock(meter, s.revoked), measureCache(meter, s.cache.Cache, s.changes))
+	return errors.Join(s.shedder.Measure(meter), measureRevocations(meter, s.revoked), measureClock(meter, s.revoked), measureCache(meter, s.cache.Cache, s.changes), s.live.Measure(meter))
 }
 
 func measureCache(meter metric.Meter, cache *answercache.Cache, feeds changeFeeds) error {

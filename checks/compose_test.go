@@ -121,15 +121,15 @@ func TestComposeStartsInOrderAndWatchesOverWhatRuns(t *testing.T) {
 	}
 }
 
-func TestComposePublishesTheGatewayAndPgAdminAlone(t *testing.T) {
+func TestComposePublishesTheGatewayPgAdminAndTheMailboxAlone(t *testing.T) {
 	t.Parallel()
 	project := composefile.Fresh(t)
-	want := map[string]string{"bff": "127.0.0.1:8001", "pgadmin": "127.0.0.1:5050"}
+	want := map[string]string{"bff": "127.0.0.1:8001", "pgadmin": "127.0.0.1:5050", "mailpit": "127.0.0.1:8025"}
 	for name, service := range project.Services {
 		var got []string
 		for _, port := range service.Ports {
 			got = append(got, port.HostIP+":"+port.Published)
-			inside := cmp.Or(service.Environment["GATEHOUSE_LISTEN"], service.Environment["PGADMIN_LISTEN_PORT"])
+			inside := cmp.Or(service.Environment["GATEHOUSE_LISTEN"], service.Environment["PGADMIN_LISTEN_PORT"], service.Environment["MP_UI_BIND_ADDR"])
 			if inside == nil || !strings.HasSuffix(*inside, fmt.Sprint(port.Target)) {
 				t.Errorf("%s publishes its port %d, but doesn't listen there", name, port.Target)
 			}
@@ -145,6 +145,7 @@ func TestComposePublishesTheGatewayAndPgAdminAlone(t *testing.T) {
 		"postgres": {"database", "pgadmin-database"},
 		"schema":   {"database"},
 		"pgadmin":  {"pgadmin", "pgadmin-database"},
+		"mailpit":  {"default"},
 	}
 	for _, service := range app.Services() {
 		networks[service.Name] = []string{"default"}
@@ -172,18 +173,15 @@ func TestComposePublishesTheGatewayAndPgAdminAlone(t *testing.T) {
 // podman-compose 1.0.3 knows no empty default, and no network without a body.
 func TestComposeIsReadByPodmanCompose(t *testing.T) {
 	t.Parallel()
-	compose, err := os.ReadFile("compose.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	observability, err := os.ReadFile("compose.observability.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := slices.Concat(compose, observability)
-	for _, unknown := range []string{`\$\{\w+:?-\}`, `(?m)^networks:\n(  .*\n)*?  [\w-]+:[ ]*(#.*)?\n(  \w|\n|\z)`} {
-		if found := regexp.MustCompile(unknown).Find(text); found != nil {
-			t.Errorf("compose.yaml or compose.observability.yaml has %q", found)
+	for _, path := range []string{"compose.yaml", observabilityFile, serveFile, scaleFile} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, unknown := range []string{`\$\{\w+:?-\}`, `(?m)^networks:\n(  .*\n)*?  [\w-]+:[ ]*(#.*)?\n(  \w|\n|\z)`} {
+			if found := regexp.MustCompile(unknown).Find(text); found != nil {
+				t.Errorf("%s has %q", path, found)
+			}
 		}
 	}
 }
@@ -205,7 +203,7 @@ func TestComposeConfinesItsContainers(t *testing.T) {
 
 func TestComposeHoldsNoSecret(t *testing.T) {
 	t.Parallel()
-	for _, file := range []string{"compose.yaml", "compose.observability.yaml", "Dockerfile", "deploy/env.sh", "deploy/pgadmin-servers.json"} {
+	for _, file := range []string{"compose.yaml", observabilityFile, serveFile, scaleFile, "Dockerfile", "deploy/env.sh", "deploy/pgadmin-servers.json"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -374,19 +372,16 @@ func TestTheBuildContextHoldsEverySource(t *testing.T) {
 // The services stand in one list, from which these files are made.
 func TestFilesNameTheServicesOfTheList(t *testing.T) {
 	t.Parallel()
-	compose, err := os.ReadFile("compose.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want, err := app.Compose(string(compose)); err != nil || want != string(compose) {
-		t.Errorf("compose.yaml isn't as gatehouse compose prints it (%v): run make gen", err)
-	}
-	observability, err := os.ReadFile("compose.observability.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want, err := app.ComposeObservability(string(observability)); err != nil || want != string(observability) {
-		t.Errorf("compose.observability.yaml does not have the services of the list (%v): run make gen", err)
+	for path, make := range map[string]func(string) (string, error){
+		"compose.yaml": app.Compose, observabilityFile: app.ComposeObservability, serveFile: app.ComposeServe, scaleFile: app.ComposeScale,
+	} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want, err := make(string(text)); err != nil || want != string(text) {
+			t.Errorf("%s does not have the services of the list (%v): run make gen", path, err)
+		}
 	}
 	atlas, err := os.ReadFile("atlas.hcl")
 	if err != nil {

@@ -10,6 +10,11 @@ required() {
 	sed -n 's/.*\${\([A-Z_]*\):?.*/\1/p' compose.yaml | sort -u
 }
 
+# The variables that may stay empty. Each gets a line, or Docker Compose warns about it.
+optional() {
+	sed -n 's/.*\${\([A-Z_]*\)}.*/\1/p' compose.yaml | sort -u
+}
+
 secret() {
 	secret=$(od -An -N32 -tx1 /dev/urandom | tr -d " \n")
 	[ ${#secret} = 64 ] || { echo "/dev/urandom: read failed" >&2; exit 1; }
@@ -23,10 +28,10 @@ if [ -e .env ]; then
 	# End the last line first if it has no newline.
 	[ -z "$(tail -c 1 .env)" ] || lines="
 "
-	for name in $(required | grep -e '_DATABASE_PASSWORD$' -e '^PGADMIN_PASSWORD$'); do
+	for name in $(required | grep -e '_DATABASE_PASSWORD$' -e '^PGADMIN_PASSWORD$' -e '^MAILPIT_PASSWORD$'); do
 		grep -q "^$name=" .env || { secret "$name"; made="$made $name"; }
 	done
-	for name in SMTP_URL GATEHOUSE_MAIL_FROM GATEHOUSE_SECOND_FACTOR_ROLES GATEHOUSE_SIGNUP_DOMAINS; do
+	for name in $(optional); do
 		grep -q "^$name=" .env || { lines="$lines$name=
 "; made="$made $name"; }
 	done
@@ -40,14 +45,13 @@ else
 	for name in $(required); do
 		secret "$name"
 	done
-	# Empty: no mail is sent.
-	lines="${lines}SMTP_URL=
-GATEHOUSE_MAIL_FROM=
-# Roles, such as admin, that a session without a second factor does not get.
-GATEHOUSE_SECOND_FACTOR_ROLES=
-# Domains of the emails that people may register with, such as example.com. All if empty.
-GATEHOUSE_SIGNUP_DOMAINS=
+	lines="$lines
+# Settings of docs/reference/settings.md. With SMTP_URL=smtps://..., mail leaves this machine.
 "
+	for name in $(optional); do
+		lines="$lines$name=
+"
+	done
 	umask 077
 	printf '%s' "$lines" >.env
 	echo "Wrote .env. The administrator's password is its GATEHOUSE_ADMIN_PASSWORD."
@@ -58,4 +62,8 @@ cat <<END
 pgAdmin:  http://localhost:5050 once the containers run
 email:    pgadmin4@pgadmin.org
 password: $(sed -n 's/^PGADMIN_PASSWORD=//p' .env)
+
+Mailbox:  http://localhost:8025
+user:     mailpit
+password: $(sed -n 's/^MAILPIT_PASSWORD=//p' .env)
 END

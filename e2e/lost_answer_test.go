@@ -62,11 +62,11 @@ func TestAnAnswerOfCompleteLoginThatIsCutAnywhereCostsNothing(t *testing.T) {
 	before := s.Count(t, "SELECT count(*) FROM auth.sessions")
 	const path = "/bff.v1.AuthService/CompleteLogin"
 	body := fmt.Sprintf(`{"challengeToken":%q,"recoveryCode":%q,"rememberDevice":true}`, owed.GetChallenge().GetToken(), codes[0])
-	cut := sendRaw(t, s.URL, path, "one-key", body, 0) // nothing is read
+	sendRaw(t, s.URL, path, "one-key", body, 0) // nothing is read
 	whole := sendRaw(t, s.URL, path, "one-key", body, -1)
 	want := refreshTokenIn(t, whole)
 	for length := int64(1); length < int64(len(whole)); length++ {
-		cut = sendRaw(t, s.URL, path, "one-key", body, length)
+		cut := sendRaw(t, s.URL, path, "one-key", body, length)
 		if int64(len(cut)) != length {
 			t.Fatalf("the answer has %d bytes, want at least %d: %s", len(cut), length, cut)
 		}

@@ -8,7 +8,7 @@
 #   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate;
 #                                and the descriptors that its tests describe
 #   from the compiled program    docs/reference, bff/testdata/methods.txt, atlas.hcl and the services of
-#                                compose.yaml and compose.observability.yaml, by app/reference
+#                                the compose files, by app/reference
 #   from all of these            the Helm chart's services, copies, schema and page, and deploy/kubernetes,
 #                                by tools/kubernetes/generate
 #
@@ -94,7 +94,7 @@ finish web/openapi.json web/postman.json internal/openapi/testdata/shop.binpb
 fail_if_stale
 
 go run ./app/reference .generate
-finish $(cd .generate && find bff deploy docs atlas.hcl compose.yaml compose.observability.yaml -type f)
+finish $(cd .generate && find bff deploy docs atlas.hcl compose*.yaml -type f)
 fail_if_stale
 
 # The manifests are rendered from the chart in the tree, so its own files come first.

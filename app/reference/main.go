@@ -1,5 +1,5 @@
 // Command reference writes the files that are derived from the list of services
-// (atlas.hcl, the services of compose.yaml and compose.observability.yaml, and those of
+// (atlas.hcl, the services of the compose files, and those of
 // the Helm chart), and the pages of docs/reference that are derived from the program:
 // methods and errors from its OpenAPI document, settings and commands from its command
 // line, the policy and the internal methods from its protos, and audit events from auth's
@@ -67,21 +67,21 @@ func pages() (map[string]string, error) {
 	if err := policy.WriteMarkdown(&policyPage); err != nil {
 		return nil, err
 	}
-	compose, err := os.ReadFile("compose.yaml")
+	composed, err := composeFile("compose.yaml", app.Compose)
 	if err != nil {
 		return nil, err
 	}
-	composed, err := app.Compose(string(compose))
-	if err != nil {
-		return nil, fmt.Errorf("compose.yaml: %w", err)
-	}
-	observed, err := os.ReadFile("compose.observability.yaml")
+	observed, err := composeFile("compose.observability.yaml", app.ComposeObservability)
 	if err != nil {
 		return nil, err
 	}
-	composedObserved, err := app.ComposeObservability(string(observed))
+	served, err := composeFile("compose.serve.yaml", app.ComposeServe)
 	if err != nil {
-		return nil, fmt.Errorf("compose.observability.yaml: %w", err)
+		return nil, err
+	}
+	scaled, err := composeFile("compose.scale.yaml", app.ComposeScale)
+	if err != nil {
+		return nil, err
 	}
 	chart, err := helmServices(cli.Model)
 	if err != nil {
@@ -90,7 +90,9 @@ func pages() (map[string]string, error) {
 	return map[string]string{
 		"atlas.hcl":                                 app.AtlasHCL(),
 		"compose.yaml":                              composed,
-		"compose.observability.yaml":                composedObserved,
+		"compose.observability.yaml":                observed,
+		"compose.serve.yaml":                        served,
+		"compose.scale.yaml":                        scaled,
 		"bff/testdata/methods.txt":                  policyText.String(),
 		"docs/reference/audit.md":                   audit,
 		"docs/reference/commands.md":                commandsPage(cli.Model),
@@ -101,4 +103,17 @@ func pages() (map[string]string, error) {
 		"docs/reference/settings.md":                settingsPage(cli.Model),
 		"deploy/helm/gatehouse/files/services.yaml": chart,
 	}, nil
+}
+
+// composeFile returns the text that the compose file at path must have.
+func composeFile(path string, services func(text string) (string, error)) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	made, err := services(string(text))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return made, nil
 }

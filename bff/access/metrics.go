@@ -36,7 +36,7 @@ func countVerification(remembered bool, err error) {
 	result := "valid"
 	switch {
 	case err == nil:
-	case errors.Is(err, errTokenExpired):
+	case errors.Is(err, ErrTokenExpired):
 		result = "expired"
 	case connect.CodeOf(err) == connect.CodeUnavailable:
 		result = "no_keys"

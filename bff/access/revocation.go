@@ -34,6 +34,8 @@ type Revocations struct {
 	logger  *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
+	// Taken, unless nil, is called after each message has been applied.
+	Taken func(*authv1.WatchRevocationsResponse)
 
 	mu       sync.RWMutex
 	sessions map[string]time.Time // when the revocation expires, by session ID
@@ -170,6 +172,13 @@ func (r *Revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocat
 
 // Take applies the revocations of a message.
 func (r *Revocations) Take(message *authv1.WatchRevocationsResponse) {
+	r.apply(message)
+	if r.Taken != nil {
+		r.Taken(message)
+	}
+}
+
+func (r *Revocations) apply(message *authv1.WatchRevocationsResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.Now()

@@ -143,7 +143,7 @@ func (v *Verifier) Recall(token string) (who *Principal, known bool, err error) 
 		return nil, false, nil
 	}
 	if !v.Now().Before(who.Expire) {
-		who, err = nil, errTokenExpired
+		who, err = nil, ErrTokenExpired
 	}
 	countVerification(true, err)
 	return who, true, err
@@ -173,7 +173,7 @@ func (v *Verifier) Check(token string) (who *Principal, err error) {
 		PublicKey: func(id string) ed25519.PublicKey { return keys.byID[id] },
 	})
 	if errors.Is(err, accesstoken.ErrExpired) {
-		return nil, errTokenExpired.WithCause(err)
+		return nil, ErrTokenExpired.WithCause(err)
 	}
 	if other, ok := errors.AsType[*accesstoken.IssuerError](err); ok {
 		v.issuerWarning.note(v.Now(), v.issuer, other.Issuer)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +53,7 @@ func readBundle() (*bundle, error) {
 	}
 	var manifest struct {
 		Pages map[string]pageFiles `json:"pages"`
+		Parts []string             `json:"parts"`
 		Icon  string               `json:"icon"`
 		Keys  []string             `json:"keys"`
 	}
@@ -74,7 +76,7 @@ func readBundle() (*bundle, error) {
 		if b.files[name], err = files.ReadFile("pages/dist/" + entry.Name()); err != nil {
 			return nil, err
 		}
-		if stem(name) != "chunk.js" { // what pages share is of one version
+		if stem(name) != "chunk.js" && !slices.Contains(manifest.Parts, name) { // what pages share is of one version
 			b.current[stem(name)] = name
 		}
 	}

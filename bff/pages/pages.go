@@ -32,6 +32,10 @@ type Config struct {
 	Registration string
 	// Passkeys offers passkeys.
 	Passkeys bool
+	// EmailSignIn offers to sign in with a mailed code.
+	EmailSignIn bool
+	// Scopes are what a person may allow an API key.
+	Scopes []string
 	// FirstRun holds facts for the person at this machine; nil for none.
 	FirstRun *FirstRun
 	// AcceptsGzip reports whether a client accepts gzip, by the values of its
@@ -58,10 +62,10 @@ type Handler struct {
 // The paths of the pages. The script of a bundle has the same list, with what each shows.
 var (
 	linkPaths   = []string{"/link/verify", "/link/reset", "/link/email", "/link/sign-in"}
-	signInPaths = []string{"/{$}", "/sign-in", "/sign-in/factor", "/sign-up", "/sign-up/check-mail", "/recover", "/signed-out", "/error"}
+	signInPaths = []string{"/{$}", "/sign-in", "/sign-in/code", "/sign-in/factor", "/sign-up", "/sign-up/check-mail", "/recover", "/signed-out", "/error"}
 	ownPaths    = []string{
 		"/account", "/account/profile", "/account/email", "/account/password", "/account/factors",
-		"/account/sessions", "/account/activity", "/account/data",
+		"/account/sessions", "/account/keys", "/account/activity", "/account/data",
 	}
 	consolePaths = []string{"/console", "/console/{page...}"}
 )
@@ -172,6 +176,8 @@ type settings struct {
 	Links        []Link            `json:"links,omitempty"`
 	Registration string            `json:"registration,omitempty"`
 	Passkeys     bool              `json:"passkeys"`
+	EmailSignIn  bool              `json:"emailSignIn,omitempty"`
+	Scopes       []string          `json:"scopes"`
 	FirstRun     *FirstRun         `json:"firstRun,omitempty"`
 	LinksOnly    bool              `json:"linksOnly,omitempty"`
 	Status       int               `json:"status,omitempty"`
@@ -181,10 +187,13 @@ func (h *Handler) settings(r *http.Request, status int) settings {
 	brand := h.config.Brand
 	s := settings{
 		App: h.config.AppName, Locales: brand.locales(), Locale: brand.locale(), Origins: h.config.Origins, Home: home, Logo: brand.path("logo.svg"),
-		Texts: brand.textPaths(), Links: brand.Links, Registration: h.config.Registration, Passkeys: h.config.Passkeys, LinksOnly: h.config.Off, Status: status,
+		Texts: brand.textPaths(), Links: brand.Links, Registration: h.config.Registration, Passkeys: h.config.Passkeys, EmailSignIn: h.config.EmailSignIn, Scopes: h.config.Scopes, LinksOnly: h.config.Off, Status: status,
 	}
 	if s.Origins == nil {
 		s.Origins = []string{}
+	}
+	if s.Scopes == nil {
+		s.Scopes = []string{}
 	}
 	if isLocal(r) {
 		s.FirstRun = h.config.FirstRun

@@ -68,3 +68,37 @@ func TestEveryPageHasABundle(t *testing.T) {
 		t.Errorf("got %d texts", len(b.keys))
 	}
 }
+
+// A page of the version before this one gets this version's script, but no part of it: a
+// part shares state with the page that loads it.
+func TestAPartIsOfThePageThatLoadsIt(t *testing.T) {
+	t.Parallel()
+	handler := NewHandler(Config{AcceptsGzip: func([]string) bool { return true }})
+	status := func(name string) int {
+		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+assetsRoot+name, http.NoBody)
+		recorder := httptest.NewRecorder()
+		handler.ServeHTTP(recorder, request)
+		return recorder.Code
+	}
+	current := ""
+	for name := range embedded().files {
+		if stem(name) == "factors.js" {
+			current = name
+		}
+	}
+	for name, want := range map[string]int{current: http.StatusOK, "factors-0LDH4SH0.js": http.StatusNotFound, "account-0LDH4SH0.js": http.StatusOK} {
+		if got := status(name); got != want {
+			t.Errorf("%s: got %d, want %d", name, got, want)
+		}
+	}
+}
+
+func TestMailedCodesAreOfferedWhereTheyAreOn(t *testing.T) {
+	t.Parallel()
+	for _, on := range []bool{false, true} {
+		body := open(t, NewHandler(Config{EmailSignIn: on}), "localhost", "127.0.0.1:1")
+		if got := strings.Contains(body, "emailSignIn"); got != on {
+			t.Errorf("EmailSignIn %t: the page has emailSignIn: %t", on, got)
+		}
+	}
+}

@@ -21,7 +21,10 @@ import (
 
 // Optional lists the variables that .env sets to an empty value, so that Docker
 // Compose does not warn about them.
-var Optional = []string{"GATEHOUSE_MAIL_FROM", "GATEHOUSE_SECOND_FACTOR_ROLES", "GATEHOUSE_SIGNUP_DOMAINS", "SMTP_URL"}
+var Optional = []string{
+	"GATEHOUSE_MAIL_FROM", "GATEHOUSE_ORIGINS", "GATEHOUSE_PASSKEY_ORIGINS", "GATEHOUSE_PASSKEY_RP_ID", "GATEHOUSE_SECOND_FACTOR_ROLES",
+	"GATEHOUSE_SECURITY_CONTACT", "GATEHOUSE_SIGNUP_DOMAINS", "GATEHOUSE_TRUSTED_PROXIES", "REDIS_URL",
+}
 
 // Image is the name of our image, Binary the path of the program in it.
 const (

@@ -9,7 +9,7 @@ import (
 
 func TestAKeyAuthorizesCallsWithoutASession(t *testing.T) {
 	t.Parallel()
-	owner := signUp(t, gatehouse.NewMemoryStore())
+	owner := created(t, gatehouse.NewMemoryStore())
 	made, err := owner.Account.CreateKey(t.Context(), &bffv1.CreateKeyRequest{Name: "Script", Scopes: []string{"me:read"}})
 	if err != nil {
 		t.Fatal(err)

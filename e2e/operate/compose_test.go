@@ -25,8 +25,25 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 	t.Parallel()
 	project := composefile.Fresh(t)
 	services := composefile.Services(t, project)
-	at := map[string]string{} // by the address that compose.yaml uses
-	listens := map[string]string{}
+	listens := startComposedServices(t, project, services)
+	wantAdministrator(t, listens["bff"], services["auth"].Environment)
+	wantReader(t, *services["schema"].Environment["READER_DATABASE_URL"], *services["auth"].Environment["GATEHOUSE_ADMIN_EMAIL"])
+}
+
+// The same for the one process of compose.serve.yaml.
+func TestComposeServeWorks(t *testing.T) {
+	t.Parallel()
+	project := composefile.FreshFile(t, "compose.serve.yaml")
+	services := map[string]types.ServiceConfig{"schema": project.Services["schema"], "serve": project.Services["serve"]}
+	listens := startComposedServices(t, project, services)
+	wantAdministrator(t, listens["serve"], services["serve"].Environment)
+}
+
+// startComposedServices starts them in their order and returns their addresses.
+func startComposedServices(t *testing.T, project *types.Project, services map[string]types.ServiceConfig) (listens map[string]string) {
+	t.Helper()
+	at := map[string]string{} // by the address in the file
+	listens = map[string]string{}
 	for name, service := range services {
 		if listen := service.Environment["GATEHOUSE_LISTEN"]; listen != nil {
 			listens[name] = harness.FreeAddress(t)
@@ -67,11 +84,15 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 			t.Fatalf("of the services, only %v could start: the others wait for each other", slices.Sorted(maps.Keys(done)))
 		}
 	}
+	return listens
+}
 
-	s := &harness.System{URL: "http://" + listens["bff"]}
-	auth := services["auth"].Environment
+// wantAdministrator signs in as the administrator of the settings.
+func wantAdministrator(t *testing.T, address string, settings types.MappingWithEquals) {
+	t.Helper()
+	s := &harness.System{URL: "http://" + address}
 	signedIn, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{
-		Email: *auth["GATEHOUSE_ADMIN_EMAIL"], Password: *auth["GATEHOUSE_ADMIN_PASSWORD"],
+		Email: *settings["GATEHOUSE_ADMIN_EMAIL"], Password: *settings["GATEHOUSE_ADMIN_PASSWORD"],
 	})
 	if err != nil {
 		t.Fatalf("Login as the administrator: %v", err)
@@ -84,7 +105,6 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 		}
 		return err
 	})
-	wantReader(t, *services["schema"].Environment["READER_DATABASE_URL"], *auth["GATEHOUSE_ADMIN_EMAIL"])
 }
 
 // startComposed starts a service and waits until it is healthy, or has ended without an

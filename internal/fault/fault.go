@@ -102,6 +102,9 @@ var (
 )
 
 // Unavailable says that a part of the system gives no answer just now.
-func Unavailable() *connect.Error {
-	return WithRetry(New(connect.CodeUnavailable, ReasonUnavailable, "A part of the service is not available just now. Try again in a moment."), time.Second)
+func Unavailable() *connect.Error { return UnavailableFor(time.Second) }
+
+// UnavailableFor is Unavailable with another pause before the next attempt.
+func UnavailableFor(pause time.Duration) *connect.Error {
+	return WithRetry(New(connect.CodeUnavailable, ReasonUnavailable, "A part of the service is not available just now. Try again in a moment."), pause)
 }

@@ -48,6 +48,7 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "BODY_UNEXPECTED", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
 	add(how == connectPost, "TIMEOUT_INVALID", "PROTOCOL_VERSION_UNSUPPORTED")
 	add(personal(m.policy), "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "TOKEN_STALE", "SESSION_ENDED")
+	add(personal(m.policy), "KEY_INVALID", "KEY_EXPIRED", "KEY_NETWORK", "SCOPE_REQUIRED")
 	// The gateway refreshes a session in cookies during the call.
 	add(personal(m.policy), "REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_REUSED")
 	add(byRole(m.policy), "PERMISSION_DENIED")

@@ -217,7 +217,7 @@ func TestDocumentDescribesOperations(t *testing.T) {
 		t.Errorf("got the parameters %v, want %v", names, want)
 	}
 	post := []string{"paths", "/api/v1/shop/items", "post"}
-	wantAt(t, d, `["CROSS_ORIGIN","PERMISSION_DENIED"]`, append(slices.Clone(post), "responses", "403", "x-gatehouse-reasons")...)
+	wantAt(t, d, `["CROSS_ORIGIN","KEY_NETWORK","PERMISSION_DENIED","SCOPE_REQUIRED"]`, append(slices.Clone(post), "responses", "403", "x-gatehouse-reasons")...)
 	wantAt(t, d, `{"burst":5,"count":5,"periodSeconds":90}`, append(slices.Clone(post), "x-gatehouse-policy", "rate")...)
 	at(t, d, append(slices.Clone(post), "responses", "201", "headers", "Location")...)
 	move := []string{"paths", "/api/v1/shop/shelves/{name}/items/{name_2}:move", "post"}
@@ -255,7 +255,7 @@ func TestDocumentIsStrict(t *testing.T) {
 	t.Parallel()
 	_, err := Document(Config{Methods: shopMethods(t), Errors: publicErrors(t), Package: "shop.v1"})
 	for _, want := range []string{
-		"GetItem: its comment: ITEM_UNKNOWN isn't declared", "CreateItem: shop.v1.Item: shop.v1.Item.title: the rule `max_bytes 100` can't be described", "WatchItems: streams can't be described",
+		"GetItem: its comment: ITEM_UNKNOWN isn't declared", "CreateItem: shop.v1.Item: shop.v1.Item.title: the rule `max_bytes 100` can't be described", "WatchItems: a stream has to be server-sent events",
 		"Ping: its google.api.http has to give one path",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

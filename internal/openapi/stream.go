@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // streamType is the content type of streams over Connect.
@@ -14,8 +16,8 @@ const streamType = "application/connect+json"
 // addStream describes a stream, which Connect serves by POST. Its status is 200 even
 // if it fails: the error ends the stream.
 func (d *document) addStream(m *method) error {
-	if !d.lenient {
-		return errors.New("streams can't be described")
+	if !d.lenient && !servesEvents(m) {
+		return errors.New("a stream has to be server-sent events, at a GET without variables")
 	}
 	request, err := d.schemas.ref(m.Input())
 	if err != nil {
@@ -69,5 +71,45 @@ func (d *document) addStream(m *method) error {
 	operation.set("responses", append(responses, before...))
 	operation.set("x-gatehouse-policy", policyExtension(m.policy))
 	d.addOperation("/"+string(m.Parent().FullName())+"/"+string(m.Name()), "post", operation)
+	if d.lenient || !servesEvents(m) {
+		return nil
+	}
+	return d.addEvents(m, response)
+}
+
+// eventsType is the media type of server-sent events (HTML Standard, section 9.2).
+const eventsType = "text/event-stream"
+
+// servesEvents reports whether a stream has a REST path, at which it is server-sent
+// events.
+func servesEvents(m *method) bool {
+	verb, path := verbOf(httpRule(m))
+	return verb == "get" && !strings.Contains(path, "{") && !m.IsStreamingClient()
+}
+
+// addEvents describes a stream at its REST path.
+func (d *document) addEvents(m *method, message any) error {
+	parameters, err := d.queryParameters(m, func(protoreflect.FieldDescriptor) bool { return true })
+	if err != nil {
+		return err
+	}
+	failures, err := d.failures(m, rest, false)
+	if err != nil {
+		return err
+	}
+	responses := object{{"200", object{
+		{"description", d.outputText(m) + "\n\nServer-sent events: the data of each is a message in JSON, and its ID is the cursor. The header Last-Event-ID resumes."},
+		{"headers", object{{"X-Request-Id", d.header("X-Request-Id")}}},
+		{"content", object{{eventsType, object{{"schema", object{{"type", "string"}}}, {"x-gatehouse-data", message}}}}},
+	}}}
+	for _, one := range failures {
+		responses.set(strconv.Itoa(one.status), one)
+	}
+	_, path := verbOf(httpRule(m))
+	d.addOperation(plainPath(path), "get", object{
+		{"operationId", m.operationID(rest)}, {"tags", []string{d.of(m.Parent())}}, {"summary", words(string(m.Name()))},
+		{"description", m.description + "\n\n" + sentences(m.policy)},
+		{"security", d.securityOf(m)}, {"parameters", parameters}, {"responses", responses}, {"x-gatehouse-policy", policyExtension(m.policy)},
+	})
 	return nil
 }

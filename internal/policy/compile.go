@@ -73,6 +73,7 @@ func compileMethod(spec connect.Spec, limit time.Duration) (*Method, error) {
 		m.compileAccess(policy),
 		m.compileLimits(policy, limit),
 		m.compileRetry(policy),
+		m.compileOpenStreams(policy.GetStreams()),
 		m.compileCache(policy.GetCache()),
 		m.compileInvalidates(policy.GetPurges()),
 		m.compileCreated(policy),
@@ -217,6 +218,22 @@ func (p *Method) compileRetry(policy *policyv1.Method) error {
 		return p.errorf("retries, but a stream cannot be replayed")
 	case p.spec.IdempotencyLevel == connect.IdempotencyUnknown && !p.IdempotencyKey:
 		return p.errorf("retries a method that is not idempotent: declare an idempotency_level, or take an idempotency key")
+	}
+	return nil
+}
+
+func (p *Method) compileOpenStreams(streams *policyv1.Streams) error {
+	if streams == nil {
+		return nil
+	}
+	p.OpenStreams = &OpenStreams{PerCaller: int(streams.GetPerCaller()), Total: int(streams.GetTotal())}
+	switch {
+	case !p.Streams():
+		return p.errorf("bounds open streams, but the method is no stream")
+	case !p.needsSignIn():
+		return p.errorf("bounds open streams, but the method does not require a sign-in")
+	case p.OpenStreams.PerCaller < 1 || p.OpenStreams.Total < p.OpenStreams.PerCaller:
+		return p.errorf("bounds open streams to %d for a caller and %d in all: use at least 1, and no fewer in all", p.OpenStreams.PerCaller, p.OpenStreams.Total)
 	}
 	return nil
 }

@@ -40,6 +40,8 @@ type Method struct {
 	Attempts int
 	// Rate is the rate limit of each caller; nil for none.
 	Rate *Rate
+	// OpenStreams bounds the open streams of the method; nil for no bound.
+	OpenStreams *OpenStreams
 	// Sheddable reports that the method's calls are refused first under overload.
 	Sheddable bool
 	// Cache describes how answers are cached; nil if they are not.
@@ -57,6 +59,9 @@ type Method struct {
 	request    protoreflect.MessageType
 	normalizer *normalizer // nil when the request has nothing to normalise
 }
+
+// OpenStreams bounds the streams of a method that are open on one server.
+type OpenStreams struct{ PerCaller, Total int }
 
 // Cache describes how the answers of a method are cached.
 type Cache struct {

@@ -88,6 +88,9 @@ func (o *operation) tag() string { return strings.Join(o.Tags, ", ") }
 
 // takesJSON reports whether a call is one message in JSON. Streams are not.
 func (o *operation) takesJSON() bool {
+	if _, events := o.Responses["200"].Content["text/event-stream"]; events {
+		return false
+	}
 	if o.RequestBody == nil {
 		return true
 	}

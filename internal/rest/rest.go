@@ -28,6 +28,7 @@ type handler struct {
 	mux        *rpc.Mux
 	transcoder *vanguard.Transcoder
 	methods    map[string]*method // by procedure
+	streams    map[string]*method // by path
 }
 
 type method struct {
@@ -64,7 +65,7 @@ type callKey struct{}
 // Handle serves the methods of a mux at their REST paths, all of which begin with
 // prefix, such as "/api/". It panics when the paths of a schema cannot be served.
 func Handle(mux *rpc.Mux, prefix string) {
-	front := &handler{mux: mux, methods: map[string]*method{}}
+	front := &handler{mux: mux, methods: map[string]*method{}, streams: map[string]*method{}}
 	var services []*vanguard.Service
 	seen := map[protoreflect.FullName]bool{}
 	for _, p := range mux.Methods() {
@@ -78,10 +79,16 @@ func Handle(mux *rpc.Mux, prefix string) {
 			continue
 		}
 		path := pathOf(rule)
-		if !strings.HasPrefix(path, prefix) || p.Streams() || len(rule.GetAdditionalBindings()) > 0 {
-			panic(fmt.Sprintf("rest: %s: %q can't be its REST path: only unary methods have one, which begins with %s", p.Procedure, path, prefix))
+		streams := p.Streams()
+		if !strings.HasPrefix(path, prefix) || streams && !canStream(p, rule) || len(rule.GetAdditionalBindings()) > 0 {
+			panic(fmt.Sprintf("rest: %s: %q can't be its REST path: it begins with %s, and that of a stream is a GET without variables", p.Procedure, path, prefix))
 		}
-		front.methods[p.Procedure] = &method{policy: p, parameters: parametersOf(p.Descriptor.Input(), path, rule.GetBody())}
+		m := &method{policy: p, parameters: parametersOf(p.Descriptor.Input(), path, rule.GetBody())}
+		if streams {
+			front.streams[path] = m
+			continue
+		}
+		front.methods[p.Procedure] = m
 	}
 	var err error
 	front.transcoder, err = vanguard.NewTranscoder(services,
@@ -127,6 +134,10 @@ func parametersOf(message protoreflect.MessageDescriptor, path, body string) map
 
 // ServeHTTP implements [http.Handler].
 func (f *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if m := f.streams[r.URL.Path]; m != nil {
+		f.serveStream(w, r, m)
+		return
+	}
 	call := &call{writer: w, request: r, body: &sourceBody{ReadCloser: r.Body}}
 	call.frontend = rpc.Frontend{Protocol: "rest", Status: call.statusOf}
 	routed := r.Clone(rpc.WithFrontend(context.WithValue(r.Context(), callKey{}, call), &call.frontend))

@@ -68,8 +68,15 @@ func (c *Call) WantsOwnLevel() bool {
 	return c.Method == nil || c.Method.Assurance == policyv1.Assurance_ASSURANCE_OWN
 }
 
-// errReconnect is the error of a stream whose server stops.
-var errReconnect = fault.WithRetry(fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This replica of the service is stopping. Open the stream again to reach another replica."), 0)
+var errStopping = fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This replica of the service is stopping. Open the stream again to reach another replica.")
+
+// errReconnect is the error of a stream whose server stops, unless its method returns
+// one of [Stopping].
+var errReconnect = Stopping(0)
+
+// Stopping returns the error of a stream whose server stops, for a client that should open
+// another one after a delay.
+func Stopping(retry time.Duration) *connect.Error { return fault.WithRetry(errStopping, retry) }
 
 type callKey struct{}
 
@@ -120,7 +127,7 @@ func logAndMapErrors(log callLog, p *policy.Method) connect.ServerInterceptor {
 				log.write(ctx, info, call, time.Since(start), nil, true)
 				return err
 			}
-			if err != nil && errors.Is(context.Cause(ctx), serve.ErrStopping) {
+			if err != nil && errors.Is(context.Cause(ctx), serve.ErrStopping) && fault.Reason(err) != fault.Reason(errStopping) {
 				err = errReconnect
 			}
 			var failure *connect.Error

@@ -242,8 +242,18 @@ func withoutTimeLimits(next http.Handler) http.Handler {
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Time{})
 		_ = control.SetWriteDeadline(time.Time{})
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), writesKey{}, control)))
 	})
+}
+
+type writesKey struct{}
+
+// InterruptWrites ends the writes of the stream that ctx belongs to with an error, now and
+// from now on: also one that waits for a reader. Call it only before the method returns.
+func InterruptWrites(ctx context.Context) {
+	if control, ok := ctx.Value(writesKey{}).(*http.ResponseController); ok {
+		_ = control.SetWriteDeadline(time.Now())
+	}
 }
 
 // interruptReads interrupts the reading of a request's body when the request's context

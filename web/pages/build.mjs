@@ -31,7 +31,7 @@ const withoutUnused = {
   setup(build) {
     const absent = { path: join(here, "src/app/absent.ts") };
     const ofClient = /clients\/typescript\/src\/\w+\.ts$/;
-    build.onResolve({ filter: /\/(bearer|user_service_pb)\.js$/ }, ({ importer, kind }) =>
+    build.onResolve({ filter: /\/(apikey|bearer|live|reauthenticate|signing_keys_pb|user_service_pb)\.js$/ }, ({ importer, kind }) =>
       kind === "import-statement" && ofClient.test(importer) ? absent : undefined);
   },
 };
@@ -98,6 +98,9 @@ async function build(entries) {
     alias: { "@gatehouse/client": client },
     plugins: [packagesOfClient, withoutUnused, compactDescriptors, smallDescriptorDescriptor],
     nodePaths: [join(here, "node_modules")],
+    // The names of the files hash the paths of what they hold: a folder of packages that is
+    // linked, as in a copy of the tree, must not change them.
+    preserveSymlinks: true,
     entryNames: "[name]-[hash]",
     chunkNames: "[name]-[hash]",
     assetNames: "[name]-[hash]",
@@ -106,7 +109,7 @@ async function build(entries) {
   const outputs = Object.entries(result.metafile.outputs).map(([path, output]) => [relative("dist", path), output]);
   const icon = await readFile(join(here, "src/icon.svg"));
   const manifest = {
-    pages: {}, texts: {},
+    pages: {}, texts: {}, parts: [],
     icon: `icon-${createHash("sha256").update(icon).digest("hex").slice(0, 8).toUpperCase()}.svg`,
     keys: Object.keys(JSON.parse(await readFile(join(here, "src/texts/en.json"), "utf8"))),
   };
@@ -115,6 +118,8 @@ async function build(entries) {
     const texts = /^src\/texts\/(\w+)\.json$/.exec(output.entryPoint ?? "");
     if (texts) manifest.texts[texts[1]] = name;
     const page = /^src\/([\w-]+)\.tsx$/.exec(output.entryPoint ?? "");
+    // A part shares its chunks with the page that loads it, so both must be of one build.
+    if (output.entryPoint && !page && output.imports.some(one => one.kind === "import-statement")) manifest.parts.push(name);
     if (!page) continue;
     manifest.pages[page[1]] = {
       script: name,

@@ -8,7 +8,9 @@ import { postmanToBruno } from "@usebruno/converters";
 
 const [collection, run, openapi] = process.argv.slice(2).map(file => JSON.parse(readFileSync(file, "utf8")));
 
-const operations = Object.entries(openapi.paths).flatMap(([path, methods]) => Object.keys(methods).map(method => ({
+// The collection leaves streams out: newman would wait for their end.
+const isStream = operation => Object.keys(operation.responses?.["200"]?.content ?? {}).some(type => type === "text/event-stream" || type.startsWith("application/connect+"));
+const operations = Object.entries(openapi.paths).flatMap(([path, methods]) => Object.keys(methods).filter(method => !isStream(methods[method])).map(method => ({
   name: `${method.toUpperCase()} ${path}`, method: method.toUpperCase(),
   path: new RegExp(`^${path.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replace(/\{\w+\}/g, "[^/:]+")}$`),
 })));

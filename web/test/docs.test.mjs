@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 
+import { apiView } from "../api-view.js";
 import { launch, visit } from "./browser.mjs";
 import { up } from "./system.mjs";
 
@@ -136,6 +137,145 @@ describe("/docs", () => {
     await leave();
   });
 });
+
+/** All operations of the OpenAPI document as "VERB PATH", by surface. */
+async function described(page) {
+  const document = await (await page.request.get(`${system.url}/openapi.json`)).json();
+  const all = Object.entries(document.paths).flatMap(([path, verbs]) => Object.entries(verbs).map(
+    ([verb, operation]) => ({ name: `${verb.toUpperCase()} ${path}`, connect: path.startsWith("/bff."), verb, path, operation })));
+  return { document, all };
+}
+
+/** Opens every group and returns the operations that are shown. */
+async function shown(page) {
+  await page.locator(".opblock-tag").first().waitFor();
+  const closed = page.locator('.opblock-tag[data-is-open="false"]');
+  while (await closed.count() > 0) await closed.first().click();
+  return page.locator(".opblock-summary").evaluateAll(all => all.map(one =>
+    `${one.querySelector(".opblock-summary-method").textContent} ${one.querySelector(".opblock-summary-path").getAttribute("data-path")}`));
+}
+
+describe("/docs, to read", () => {
+  it("opens with signing in, within the first screen", async () => {
+    const { page, leave } = await open();
+    const register = page.locator("#operations-AuthService-register");
+    await register.waitFor();
+    assert.deepEqual(await page.locator('.opblock-tag[data-is-open="true"]').evaluateAll(all => all.map(one => one.dataset.tag)), ["AuthService"]);
+    const ids = await page.locator(".opblock").evaluateAll(all => all.map(one => one.id.split("-").at(-1)));
+    assert.deepEqual(ids.slice(0, 2), ["register", "login"]);
+    for (const what of [register, page.locator(".btn.authorize")]) {
+      const { y, height } = await what.boundingBox();
+      assert.ok(y + height < page.viewportSize().height, `it is at ${y}`);
+    }
+    assert.ok((await page.locator(".info").innerText()).length < 400);
+    await page.locator(".btn.authorize").click();
+    assert.deepEqual(await page.locator(".dialog-ux .auth-container h4 code").allTextContents(), ["accessToken"]);
+    await leave();
+  });
+
+  it("shows each operation once, and those over Connect in a view of their own", async () => {
+    const { page, leave } = await open();
+    const { all } = await described(page);
+    const rest = all.filter(one => !one.connect).map(one => one.name);
+    assert.deepEqual((await shown(page)).sort(), rest.sort());
+    await page.getByRole("link", { name: "Connect", exact: true }).click();
+    await page.locator('nav a[data-view="connect"][aria-current]').waitFor();
+    const connect = all.filter(one => one.connect && one.verb === "post").map(one => one.name);
+    assert.deepEqual((await shown(page)).sort(), connect.sort());
+    assert.ok(rest.length > 40 && connect.length > 40);
+    await leave();
+  });
+
+  it("says what methods share once, and leaves no error out", async () => {
+    const { page, leave } = await open();
+    await page.locator("#errors table").first().waitFor();
+    const listed = await page.locator("#errors tbody tr").evaluateAll(all => all.map(row => [...row.cells].map(cell => cell.textContent)));
+    assert.ok(listed.every(([, , message]) => message.length > 0), JSON.stringify(listed));
+    const keys = listed.map(([status, reason]) => `${status} ${reason}`);
+    for (const key of ["500 INTERNAL", "429 RATE_LIMITED", "413 REQUEST_TOO_LARGE", "401 TOKEN_MISSING"]) assert.ok(keys.includes(key), key);
+    assert.equal(new Set(keys).size, keys.length);
+
+    await operation(page, "AuthService", "login");
+    await page.locator("#operations-AuthService-login tr.response[data-code='200']").waitFor();
+    const codes = await page.locator("#operations-AuthService-login .responses-wrapper tr.response[data-code]").evaluateAll(all => all.map(one => one.dataset.code));
+    assert.deepEqual(codes, ["200", "400", "401", "403", "429"]);
+
+    const { document, all } = await described(page);
+    for (const surface of ["rest", "connect"]) {
+      const view = apiView(document, surface, "http://localhost");
+      const shared = view.shared.flatMap(({ errors }) => errors.map(({ status, reason }) => `${status} ${reason}`));
+      for (const { name, verb, path, operation: whole, connect } of all) {
+        if (connect !== (surface === "connect") || (connect && verb === "get")) continue;
+        for (const [status, reference] of Object.entries(whole.responses)) {
+          const response = reference.$ref ? document.components.responses[reference.$ref.split("/").at(-1)] : reference;
+          const left = view.document.paths[path][verb].responses[status];
+          for (const reason of response["x-gatehouse-reasons"] ?? []) {
+            const own = left?.description.includes(`\`${reason}\``) ?? false;
+            assert.notEqual(own, shared.includes(`${status} ${reason}`) && !(left?.["x-gatehouse-reasons"].includes(reason)), `${name}: ${status} ${reason}`);
+          }
+        }
+      }
+    }
+    await leave();
+  });
+
+  it("has an example person who can be used as she stands", async () => {
+    const { page, leave } = await open();
+    for (const [service, id, wanted] of [
+      ["AuthService", "register", 201], ["AuthService", "login", 200], ["AccountService", "getMe", 200],
+      ["AccountService", "updateMe", 200], ["AccountService", "reauthenticate", 200], ["AccountService", "changePassword", 200],
+    ]) {
+      const { status, body } = await (await operation(page, service, id)).execute();
+      assert.equal(status, wanted, `${id}: ${JSON.stringify(body)}`);
+    }
+    await leave();
+  });
+
+  for (const colorScheme of ["light", "dark"]) {
+    it(`needs no sideways scrolling, and is legible, in ${colorScheme}`, async () => {
+      const { page, faults, leave } = await open();
+      await page.emulateMedia({ colorScheme });
+      const list = await operation(page, "UserService", "updateUser");
+      await list.fill("user_id", "01983c8e-6f8e-7cc3-98c4-dc0c0c07398f");
+      assert.equal((await list.execute()).status, 401);
+      assert.match(faults.pop(), refused);
+      await shown(page);
+      for (const width of [320, 390, 768, 1280]) {
+        await page.setViewportSize({ width, height: 900 });
+        const wide = await page.evaluate(() => [...document.querySelectorAll("body *")]
+          .filter(one => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+          .map(one => `${one.tagName} ${one.className}`));
+        assert.deepEqual(wide, [], `at ${width} px`);
+        assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `at ${width} px`);
+      }
+      assert.deepEqual(await page.evaluate(illegible), []);
+      await leave();
+    });
+  }
+});
+
+/** In the page: the visible texts with a contrast below 4.5:1 (WCAG 2.2, 1.4.3). */
+function illegible() {
+  const parse = text => (text.match(/[\d.]+/g) ?? []).map(Number);
+  const over = ([r, g, b, a = 1], below) => [r, g, b].map((value, i) => value * a + below[i] * (1 - a));
+  const background = element => {
+    const behind = element.parentElement ? background(element.parentElement) : [255, 255, 255];
+    return over(parse(getComputedStyle(element).backgroundColor), behind);
+  };
+  const light = colour => colour.map(value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+  const found = new Set();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !element.checkVisibility({ visibilityProperty: true }) || element.closest("option, noscript, [disabled]")) continue;
+    const behind = background(element);
+    const [a, b] = [light(over(parse(getComputedStyle(element).color), behind)), light(behind)];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4.5) found.add(`${element.tagName} ${element.className} in ${element.parentElement.className}: ${contrast.toFixed(1)}`);
+  }
+  return [...found];
+}
 
 describe("/redoc", () => {
   it("shows an operation, and finds it", async () => {

@@ -12,7 +12,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const patience = 120_000; // the machine may have others to serve
 
 /** Runs gatehouse up on an empty data folder, all in one process. */
-export async function up() {
+export async function up(settings = {}) {
   const work = await mkdtemp(join(tmpdir(), "gatehouse-"));
   await chmod(work, 0o711); // Postgres may run as another user
   const program = process.env.PROGRAM_UNDER_TEST ?? join(work, "gatehouse"); // one that is built already
@@ -26,7 +26,7 @@ export async function up() {
   const listen = await freeAddress();
   // up allows every localhost port by itself; these tests are about an allow-list.
   const main = new Role(program, ["up"], {
-    GATEHOUSE_DATA_DIR: data, GATEHOUSE_LISTEN: listen, GATEHOUSE_ORIGINS: `http://localhost:${portOf(listen)}`,
+    GATEHOUSE_DATA_DIR: data, GATEHOUSE_LISTEN: listen, GATEHOUSE_ORIGINS: `http://localhost:${portOf(listen)}`, ...settings,
   });
   const banner = await main.said(/Ctrl-C stops it/).catch(async error => {
     await main.stop();
@@ -80,7 +80,7 @@ export async function apart({ program, data }) {
     throw error;
   });
   return {
-    url, stop,
+    url, stop, database,
     stopUsers: () => roles.users.stop(),
     async startUsers() {
       roles.users = startUsers();

@@ -1,5 +1,6 @@
 // Package identity verifies the tokens by which the gateway says to a service of the
-// application who is calling.
+// application who is calling, and access tokens for an API that callers reach without
+// the gateway ([NewAccess]).
 //
 // The gateway replaces the caller's own token with an identity token for the one service
 // that it calls: a JWT (RFC 7519) signed with Ed25519 (RFC 8037), of the type
@@ -9,6 +10,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -26,9 +28,6 @@ const (
 	// DefaultLeeway is how far the clocks of the gateway and the service may differ.
 	DefaultLeeway = 30 * time.Second
 
-	keysPath  = "/.well-known/identity-jwks.json"
-	mediaType = "identity+jwt"
-	maxLife   = 60 * time.Second
 	// maxToken bounds the work for a token that the gateway did not make.
 	maxToken = 16 << 10
 )
@@ -40,6 +39,27 @@ var (
 	// ErrAnonymous is the error of a valid token without a subject, where a signed-in
 	// caller is required.
 	ErrAnonymous = errors.New("the caller is not signed in")
+)
+
+// kind is a kind of token that the gateway makes.
+type kind struct {
+	name, mediaType, keysPath string
+	maxLife                   time.Duration
+	missing, invalid          string
+}
+
+var (
+	identityToken = kind{
+		name: "identity token", mediaType: "identity+jwt", keysPath: "/.well-known/identity-jwks.json", maxLife: 60 * time.Second,
+		missing: "Identity token is missing. Call this service through the gateway.",
+		invalid: "Identity token is not valid. Call this service through the gateway.",
+	}
+	// RFC 9068. The gateway's own tokens have the audience "gatehouse".
+	accessToken = kind{
+		name: "access token", mediaType: "at+jwt", keysPath: "/.well-known/jwks.json", maxLife: 330 * time.Second,
+		missing: `Access token is missing. Sign in, and send it as "Authorization: Bearer …".`,
+		invalid: "Access token is not valid. Refresh it, or sign in again.",
+	}
 )
 
 // Claims says who is calling.
@@ -75,7 +95,8 @@ type Config struct {
 	// Audience is the name of this service, as the gateway's upstreams.yaml has it.
 	Audience string
 	// KeysURL is where the gateway's public keys are. The default is
-	// /.well-known/identity-jwks.json below Issuer; set it if the service reaches the
+	// /.well-known/identity-jwks.json below Issuer, or /.well-known/jwks.json for access
+	// tokens; set it if the service reaches the
 	// gateway at another address.
 	KeysURL string
 	// Leeway is how far clocks may differ. The default is DefaultLeeway.
@@ -87,8 +108,9 @@ type Config struct {
 	AllowAnonymous bool
 }
 
-// Verifier verifies identity tokens. It is safe for concurrent use.
+// Verifier verifies tokens of one kind. It is safe for concurrent use.
 type Verifier struct {
+	kind           kind
 	audience       string
 	leeway         time.Duration
 	allowAnonymous bool
@@ -97,14 +119,25 @@ type Verifier struct {
 	parser         *jwt.Parser
 }
 
-// New returns a verifier. It fetches no keys yet, so a service may start before the
-// gateway does.
-func New(config Config) (*Verifier, error) {
+// New returns a verifier of identity tokens. It fetches no keys yet, so a service may
+// start before the gateway does.
+func New(config Config) (*Verifier, error) { return newVerifier(identityToken, config) }
+
+// NewAccess returns a verifier of access tokens, for an API that callers reach without
+// the gateway. Config.Audience is "gatehouse" by default, as in the gateway's tokens. It
+// learns of a sign-out or a change of roles only when the token expires, after at most
+// five minutes.
+func NewAccess(config Config) (*Verifier, error) {
+	config.Audience = cmp.Or(config.Audience, "gatehouse")
+	return newVerifier(accessToken, config)
+}
+
+func newVerifier(kind kind, config Config) (*Verifier, error) {
 	if config.Issuer == "" || config.Audience == "" {
 		return nil, errors.New("identity: Issuer and Audience are required")
 	}
 	if config.KeysURL == "" {
-		config.KeysURL = strings.TrimSuffix(config.Issuer, "/") + keysPath
+		config.KeysURL = strings.TrimSuffix(config.Issuer, "/") + kind.keysPath
 	}
 	if parsed, err := url.Parse(config.KeysURL); err != nil || parsed.Host == "" || parsed.Scheme != "http" && parsed.Scheme != "https" {
 		return nil, fmt.Errorf("identity: %q is not an http or https URL", config.KeysURL)
@@ -116,7 +149,7 @@ func New(config Config) (*Verifier, error) {
 		config.HTTPClient = http.DefaultClient
 	}
 	v := &Verifier{
-		audience: config.Audience, leeway: config.Leeway, allowAnonymous: config.AllowAnonymous, now: time.Now,
+		kind: kind, audience: config.Audience, leeway: config.Leeway, allowAnonymous: config.AllowAnonymous, now: time.Now,
 		keys: &keySet{url: config.KeysURL, client: config.HTTPClient, now: time.Now},
 	}
 	v.parser = jwt.NewParser(
@@ -132,15 +165,15 @@ func New(config Config) (*Verifier, error) {
 // log should have that.
 func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 	if len(token) > maxToken || strings.ContainsAny(token, "\r\n") { // the base64 decoder skips line breaks
-		return nil, errors.New("identity token is malformed")
+		return nil, errors.New(v.kind.name + " is malformed")
 	}
 	var c claims
 	_, err := v.parser.ParseWithClaims(token, &c, func(parsed *jwt.Token) (any, error) { return v.chooseKey(ctx, parsed) })
 	if err != nil {
-		return nil, fmt.Errorf("identity token: %w", err)
+		return nil, fmt.Errorf("%s: %w", v.kind.name, err)
 	}
 	if err := c.check(v); err != nil {
-		return nil, fmt.Errorf("identity token: %w", err)
+		return nil, fmt.Errorf("%s: %w", v.kind.name, err)
 	}
 	if c.Subject == "" && !v.allowAnonymous {
 		return nil, ErrAnonymous
@@ -161,8 +194,8 @@ func (v *Verifier) chooseKey(ctx context.Context, token *jwt.Token) (ed25519.Pub
 	// A media type, in any case, with or without its tree (RFC 7515, section 4.1.9). It
 	// tells an identity token from an access token, which has another audience too.
 	typ, _ := token.Header["typ"].(string)
-	if strings.TrimPrefix(strings.ToLower(typ), "application/") != mediaType {
-		return nil, fmt.Errorf("its type is %q, not %s", typ, mediaType)
+	if strings.TrimPrefix(strings.ToLower(typ), "application/") != v.kind.mediaType {
+		return nil, fmt.Errorf("its type is %q, not %s", typ, v.kind.mediaType)
 	}
 	for _, name := range []string{"jwk", "jku", "x5u", "x5c", "crit"} {
 		if _, ok := token.Header[name]; ok {
@@ -197,8 +230,8 @@ func (c *claims) check(v *Verifier) error {
 	if c.IssuedAt == nil || c.IssuedAt.After(v.now().Add(v.leeway)) {
 		return errors.New("it is from the future")
 	}
-	if life := c.ExpiresAt.Sub(c.IssuedAt.Time); life > maxLife {
-		return fmt.Errorf("it lives for %s, more than %s", life, maxLife)
+	if life := c.ExpiresAt.Sub(c.IssuedAt.Time); life > v.kind.maxLife {
+		return fmt.Errorf("it lives for %s, more than %s", life, v.kind.maxLife)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func NewContext(ctx context.Context, claims *Claims) context.Context {
 	return context.WithValue(ctx, contextKey{}, claims)
 }
 
-// Middleware calls next only for requests with a valid identity token. Others get 401,
+// Middleware calls next only for requests with a valid token. Others get 401,
 // or 503 while the gateway's keys are unavailable. It works for every kind of handler,
 // such as those of connect-go version 1 and grpc-go's ServeHTTP.
 func (v *Verifier) Middleware(next http.Handler) http.Handler {
@@ -64,11 +64,11 @@ func (v *Verifier) Interceptor() connect.ServerInterceptor {
 // authenticate returns a context with the caller, or the refusal to send.
 func (v *Verifier) authenticate(ctx context.Context, authorization []string) (context.Context, *connect.Error) {
 	if len(authorization) != 1 {
-		return nil, connect.NewError(connect.CodeUnauthenticated, "Identity token is missing. Call this service through the gateway.")
+		return nil, connect.NewError(connect.CodeUnauthenticated, v.kind.missing)
 	}
 	scheme, token, _ := strings.Cut(authorization[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return nil, connect.NewError(connect.CodeUnauthenticated, "Identity token is missing. Call this service through the gateway.")
+		return nil, connect.NewError(connect.CodeUnauthenticated, v.kind.missing)
 	}
 	claims, err := v.Verify(ctx, strings.TrimLeft(token, " "))
 	switch {
@@ -83,6 +83,6 @@ func (v *Verifier) authenticate(ctx context.Context, authorization []string) (co
 		return nil, connect.NewError(connect.CodeUnavailable, "The call was cancelled. Try again.").WithCause(err)
 	default:
 		slog.WarnContext(ctx, "identity: token refused", "error", err)
-		return nil, connect.NewError(connect.CodeUnauthenticated, "Identity token is not valid. Call this service through the gateway.")
+		return nil, connect.NewError(connect.CodeUnauthenticated, v.kind.invalid)
 	}
 }

@@ -10,6 +10,7 @@ import { factorsOf, type Factors } from "./factors.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
+import { watchMeOf, type WatchMe } from "./live.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
 import { signInCodeOf, type SignInCode } from "./signInCode.js";
 import { snakeCaseMasks } from "./mask.js";
@@ -63,6 +64,11 @@ export interface Gatehouse extends ServiceClients {
   readonly passkeys: Passkeys;
   /** Sign-in with a code that is mailed. */
   readonly signInCode: SignInCode;
+  /**
+   * Calls the listener when the signed-in person's own data may have changed, in this or another place, and at the
+   * beginning. Returns a function that stops it. All tabs share one stream.
+   */
+  readonly watchMe: WatchMe;
   /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
   /** The transport with this session, for other Connect clients, such as connect-query. */
@@ -109,6 +115,7 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     factors: factorsOf(account),
     passkeys: passkeysOf(auth, account),
     signInCode: signInCodeOf(auth),
+    watchMe: watchMeOf(key, account, () => session.refresh(), emitter),
     users: createClient(UserService, transport),
     transport,
     isSignedIn: () => session.isSignedIn(),

@@ -14,6 +14,7 @@ export const keyed: ReadonlySet<unknown> = new Set([
   AccountService.method.completeReauthentication,
   AccountService.method.finishTOTPEnrolment,
   AccountService.method.finishPasskeyRegistration,
+  AccountService.method.createKey,
   UserService.method.createUser,
 ]);
 

@@ -115,6 +115,36 @@ describe("three tabs", () => {
   });
 });
 
+for (const mode of ["bearer", "cookie"]) {
+  test(`three tabs share one stream in ${mode} mode, which another tab takes over`, async () => {
+    let streams = 0;
+    context.on("request", (request) => {
+      if (request.url().endsWith("/WatchMe") && request.method() === "POST") streams++;
+    });
+    const { tabs, email } = await threeTabs(mode);
+    for (const tab of tabs) {
+      await tab.evaluate(() => {
+        window.changes = [];
+        window.gatehouse.watchMe(({ parts, complete }) => window.changes.push(complete ? "complete" : parts.join()));
+      });
+    }
+    for (const tab of tabs) await tab.waitForFunction(() => window.changes.includes("complete"));
+    await eventually(async () => streams === 1);
+    const elsewhere = client();
+    await elsewhere.auth.login({ email, password });
+    for (const tab of tabs) await tab.waitForFunction(() => window.changes.some((parts) => parts.includes("sessions")));
+    expect(streams).toBe(1);
+    await tabs[0].close();
+    await eventually(async () => streams === 2);
+    await elsewhere.account.updateMe({ user: { firstName: "Augusta" } });
+    for (const tab of tabs.slice(1)) await tab.waitForFunction(() => window.changes.some((parts) => parts.includes("profile")));
+    // A revoked session ends the stream, and is noticed without a call.
+    await elsewhere.account.revokeOtherSessions({});
+    for (const tab of tabs.slice(1)) await tab.waitForFunction(() => window.events.includes("signedOut"));
+    expect(streams).toBe(2);
+  });
+}
+
 describe("in cookie mode three tabs", () => {
   test("have a session that scripts can't read, and are signed out by one of them", async () => {
     const { tabs } = await threeTabs("cookie");

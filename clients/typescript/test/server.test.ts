@@ -10,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AccountService } from "../src/gen/bff/v1/account_service_pb.js";
 import {
   connectIdentity,
+  createAccessVerifier,
   createVerifier,
   expressIdentity,
   fastifyIdentity,
@@ -162,6 +163,18 @@ describe("other tokens are refused", () => {
       expect([error.code, String(error.cause)]).toEqual(["unauthenticated", expect.stringContaining(why)]);
       expect(error.message).toBe("Identity token is not valid. Call this service through the gateway."); // and not why
     });
+  }
+});
+
+test("a verifier of access tokens refuses identity tokens, and access tokens that live too long", async () => {
+  const verifier = createAccessVerifier({ issuer, keysUrl: `${gateway.url}/.well-known/jwks.json` });
+  const { iat, ...claims } = adaAt(Date.now()) as { iat: number };
+  const access = (life: number) => gateway.sign({ ...claims, aud: "gatehouse", iat, exp: iat + life }, { typ: "at+jwt" });
+  expect((await verifier.verify(access(300))).sub).toBe(ada);
+  const identity = gateway.sign({ ...claims, aud: "gatehouse", iat, exp: iat + 60 });
+  const shop = gateway.sign({ ...claims, iat, exp: iat + 60 }, { typ: "at+jwt" });
+  for (const [token, why] of [[identity, "not at+jwt"], [access(360), "lives for"], [shop, "audience"]] as const) {
+    expect(String((await refusal(verifier.verify(token))).cause)).toContain(why);
   }
 });
 

@@ -10,6 +10,7 @@ import (
 	_ "gatehouse/gen/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,6 +22,64 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// SigningKeyState says what a signing key is used for.
+type SigningKeyState int32
+
+const (
+	// Unset.
+	SigningKeyState_SIGNING_KEY_STATE_UNSPECIFIED SigningKeyState = 0
+	// The key is published, so that verifiers know it before it signs.
+	SigningKeyState_SIGNING_KEY_STATE_NEXT SigningKeyState = 1
+	// The key signs access tokens.
+	SigningKeyState_SIGNING_KEY_STATE_SIGNING SigningKeyState = 2
+	// The key signs no more. It is published until the last token that it signed
+	// has expired.
+	SigningKeyState_SIGNING_KEY_STATE_RETIRED SigningKeyState = 3
+)
+
+// Enum value maps for SigningKeyState.
+var (
+	SigningKeyState_name = map[int32]string{
+		0: "SIGNING_KEY_STATE_UNSPECIFIED",
+		1: "SIGNING_KEY_STATE_NEXT",
+		2: "SIGNING_KEY_STATE_SIGNING",
+		3: "SIGNING_KEY_STATE_RETIRED",
+	}
+	SigningKeyState_value = map[string]int32{
+		"SIGNING_KEY_STATE_UNSPECIFIED": 0,
+		"SIGNING_KEY_STATE_NEXT":        1,
+		"SIGNING_KEY_STATE_SIGNING":     2,
+		"SIGNING_KEY_STATE_RETIRED":     3,
+	}
+)
+
+func (x SigningKeyState) Enum() *SigningKeyState {
+	p := new(SigningKeyState)
+	*p = x
+	return p
+}
+
+func (x SigningKeyState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SigningKeyState) Descriptor() protoreflect.EnumDescriptor {
+	return file_auth_v1_key_service_proto_enumTypes[0].Descriptor()
+}
+
+func (SigningKeyState) Type() protoreflect.EnumType {
+	return &file_auth_v1_key_service_proto_enumTypes[0]
+}
+
+func (x SigningKeyState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SigningKeyState.Descriptor instead.
+func (SigningKeyState) EnumDescriptor() ([]byte, []int) {
+	return file_auth_v1_key_service_proto_rawDescGZIP(), []int{0}
+}
 
 // ListSigningKeysRequest lists the keys.
 type ListSigningKeysRequest struct {
@@ -121,7 +180,16 @@ type SigningKey struct {
 	// The key's id: the "kid" of the tokens that it signs.
 	Kid string `protobuf:"bytes,1,opt,name=kid,proto3" json:"kid,omitempty"`
 	// The Ed25519 public key, 32 bytes (RFC 8032).
-	PublicKey     []byte `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	PublicKey []byte `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// When the key begins to sign. Only ListSigningKeys sets it; unset if auth is
+	// older than this field.
+	SignTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=sign_time,json=signTime,proto3" json:"sign_time,omitempty"`
+	// When the key is due to be followed by the next one. Only ListSigningKeys sets
+	// it; unset if auth is older than this field.
+	ReplaceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=replace_time,json=replaceTime,proto3" json:"replace_time,omitempty"`
+	// What the key is used for. Only ListSigningKeys sets it; unset if auth is older
+	// than this field.
+	State         SigningKeyState `protobuf:"varint,5,opt,name=state,proto3,enum=auth.v1.SigningKeyState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -170,20 +238,49 @@ func (x *SigningKey) GetPublicKey() []byte {
 	return nil
 }
 
+func (x *SigningKey) GetSignTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SignTime
+	}
+	return nil
+}
+
+func (x *SigningKey) GetReplaceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReplaceTime
+	}
+	return nil
+}
+
+func (x *SigningKey) GetState() SigningKeyState {
+	if x != nil {
+		return x.State
+	}
+	return SigningKeyState_SIGNING_KEY_STATE_UNSPECIFIED
+}
+
 var File_auth_v1_key_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_key_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19auth/v1/key_service.proto\x12\aauth.v1\x1a\x16policy/v1/policy.proto\"\x18\n" +
+	"\x19auth/v1/key_service.proto\x12\aauth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x18\n" +
 	"\x16ListSigningKeysRequest\"Z\n" +
 	"\x17ListSigningKeysResponse\x12'\n" +
 	"\x04keys\x18\x01 \x03(\v2\x13.auth.v1.SigningKeyR\x04keys\x12\x16\n" +
-	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"E\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"\xed\x01\n" +
 	"\n" +
 	"SigningKey\x12\x10\n" +
 	"\x03kid\x18\x01 \x01(\tR\x03kid\x12%\n" +
 	"\n" +
-	"public_key\x18\x02 \x01(\fB\x06\x92\xe7\x18\x02\x10\x00R\tpublicKey2t\n" +
+	"public_key\x18\x02 \x01(\fB\x06\x92\xe7\x18\x02\x10\x00R\tpublicKey\x127\n" +
+	"\tsign_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bsignTime\x12=\n" +
+	"\freplace_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vreplaceTime\x12.\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x18.auth.v1.SigningKeyStateR\x05state*\x8e\x01\n" +
+	"\x0fSigningKeyState\x12!\n" +
+	"\x1dSIGNING_KEY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16SIGNING_KEY_STATE_NEXT\x10\x01\x12\x1d\n" +
+	"\x19SIGNING_KEY_STATE_SIGNING\x10\x02\x12\x1d\n" +
+	"\x19SIGNING_KEY_STATE_RETIRED\x10\x032t\n" +
 	"\n" +
 	"KeyService\x12f\n" +
 	"\x0fListSigningKeys\x12\x1f.auth.v1.ListSigningKeysRequest\x1a .auth.v1.ListSigningKeysResponse\"\x10\x8a\xe7\x18\t\n" +
@@ -203,21 +300,27 @@ func file_auth_v1_key_service_proto_rawDescGZIP() []byte {
 	return file_auth_v1_key_service_proto_rawDescData
 }
 
+var file_auth_v1_key_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_auth_v1_key_service_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_auth_v1_key_service_proto_goTypes = []any{
-	(*ListSigningKeysRequest)(nil),  // 0: auth.v1.ListSigningKeysRequest
-	(*ListSigningKeysResponse)(nil), // 1: auth.v1.ListSigningKeysResponse
-	(*SigningKey)(nil),              // 2: auth.v1.SigningKey
+	(SigningKeyState)(0),            // 0: auth.v1.SigningKeyState
+	(*ListSigningKeysRequest)(nil),  // 1: auth.v1.ListSigningKeysRequest
+	(*ListSigningKeysResponse)(nil), // 2: auth.v1.ListSigningKeysResponse
+	(*SigningKey)(nil),              // 3: auth.v1.SigningKey
+	(*timestamppb.Timestamp)(nil),   // 4: google.protobuf.Timestamp
 }
 var file_auth_v1_key_service_proto_depIdxs = []int32{
-	2, // 0: auth.v1.ListSigningKeysResponse.keys:type_name -> auth.v1.SigningKey
-	0, // 1: auth.v1.KeyService.ListSigningKeys:input_type -> auth.v1.ListSigningKeysRequest
-	1, // 2: auth.v1.KeyService.ListSigningKeys:output_type -> auth.v1.ListSigningKeysResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: auth.v1.ListSigningKeysResponse.keys:type_name -> auth.v1.SigningKey
+	4, // 1: auth.v1.SigningKey.sign_time:type_name -> google.protobuf.Timestamp
+	4, // 2: auth.v1.SigningKey.replace_time:type_name -> google.protobuf.Timestamp
+	0, // 3: auth.v1.SigningKey.state:type_name -> auth.v1.SigningKeyState
+	1, // 4: auth.v1.KeyService.ListSigningKeys:input_type -> auth.v1.ListSigningKeysRequest
+	2, // 5: auth.v1.KeyService.ListSigningKeys:output_type -> auth.v1.ListSigningKeysResponse
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_key_service_proto_init() }
@@ -230,13 +333,14 @@ func file_auth_v1_key_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_key_service_proto_rawDesc), len(file_auth_v1_key_service_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_auth_v1_key_service_proto_goTypes,
 		DependencyIndexes: file_auth_v1_key_service_proto_depIdxs,
+		EnumInfos:         file_auth_v1_key_service_proto_enumTypes,
 		MessageInfos:      file_auth_v1_key_service_proto_msgTypes,
 	}.Build()
 	File_auth_v1_key_service_proto = out.File

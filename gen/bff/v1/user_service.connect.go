@@ -69,6 +69,9 @@ const (
 	UserServiceListMailsProcedure = "/bff.v1.UserService/ListMails"
 	// UserServiceRetryMailProcedure is the procedure name of the UserService's RetryMail RPC.
 	UserServiceRetryMailProcedure = "/bff.v1.UserService/RetryMail"
+	// UserServiceListSigningKeysProcedure is the procedure name of the UserService's ListSigningKeys
+	// RPC.
+	UserServiceListSigningKeysProcedure = "/bff.v1.UserService/ListSigningKeys"
 	// UserServiceGetErasureProcedure is the procedure name of the UserService's GetErasure RPC.
 	UserServiceGetErasureProcedure = "/bff.v1.UserService/GetErasure"
 	// UserServiceDeleteUserProcedure is the procedure name of the UserService's DeleteUser RPC.
@@ -222,6 +225,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	userServiceListSigningKeysSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ListSigningKeys"),
+			Procedure:        UserServiceListSigningKeysProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	userServiceGetErasureSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -295,7 +306,7 @@ type UserServiceClient interface {
 	// first.
 	ListUserKeys(context.Context, *ListUserKeysRequest) (*ListUserKeysResponse, error)
 	// RevokeUserKey ends one of a user's API keys. Errors: not_found
-	// KEY_NOT_FOUND.
+	// KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no
@@ -328,6 +339,9 @@ type UserServiceClient interface {
 	// already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
+	// ListSigningKeys returns the keys that verify access tokens, and when they
+	// sign. Private keys are in auth alone.
+	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
 	// GetErasure says for a deleted user which services have confirmed that they
 	// erased the user's data. Each service appears, confirmed or not. A deletion is
 	// known for a year. Errors: not_found ERASURE_NOT_FOUND.
@@ -401,7 +415,7 @@ type UserServiceHandler interface {
 	// first.
 	ListUserKeys(context.Context, *ListUserKeysRequest) (*ListUserKeysResponse, error)
 	// RevokeUserKey ends one of a user's API keys. Errors: not_found
-	// KEY_NOT_FOUND.
+	// KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no
@@ -434,6 +448,9 @@ type UserServiceHandler interface {
 	// already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
+	// ListSigningKeys returns the keys that verify access tokens, and when they
+	// sign. Private keys are in auth alone.
+	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
 	// GetErasure says for a deleted user which services have confirmed that they
 	// erased the user's data. Each service appears, confirmed or not. A deletion is
 	// known for a year. Errors: not_found ERASURE_NOT_FOUND.
@@ -468,6 +485,7 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 		connect.Method{Spec: userServiceListAuditEventsSpec(), Handler: adapter.listAuditEvents},
 		connect.Method{Spec: userServiceListMailsSpec(), Handler: adapter.listMails},
 		connect.Method{Spec: userServiceRetryMailSpec(), Handler: adapter.retryMail},
+		connect.Method{Spec: userServiceListSigningKeysSpec(), Handler: adapter.listSigningKeys},
 		connect.Method{Spec: userServiceGetErasureSpec(), Handler: adapter.getErasure},
 		connect.Method{Spec: userServiceDeleteUserSpec(), Handler: adapter.deleteUser},
 	)
@@ -550,6 +568,10 @@ func (UnimplementedUserServiceHandler) ListMails(context.Context, *ListMailsRequ
 
 func (UnimplementedUserServiceHandler) RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RetryMail is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ListSigningKeys is not implemented")
 }
 
 func (UnimplementedUserServiceHandler) GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error) {
@@ -711,6 +733,14 @@ func (c *userServiceClient) ListMails(ctx context.Context, req *ListMailsRequest
 func (c *userServiceClient) RetryMail(ctx context.Context, req *RetryMailRequest) (*RetryMailResponse, error) {
 	var res RetryMailResponse
 	if err := c.client.CallUnary(ctx, userServiceRetryMailSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ListSigningKeys(ctx context.Context, req *ListSigningKeysRequest) (*ListSigningKeysResponse, error) {
+	var res ListSigningKeysResponse
+	if err := c.client.CallUnary(ctx, userServiceListSigningKeysSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -956,6 +986,18 @@ func (h userServiceHandler) retryMail(ctx context.Context, _ connect.Spec, strea
 		return err
 	}
 	res, err := h.svc.RetryMail(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) listSigningKeys(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListSigningKeysRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListSigningKeys(ctx, &req)
 	if err != nil {
 		return err
 	}

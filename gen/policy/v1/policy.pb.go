@@ -300,7 +300,11 @@ type Method struct {
 	// such as "users:read". Only for methods whose callers are signed in, and not
 	// together with recent_sign_in, ASSURANCE_TWO or ASSURANCE_OWN. Default: only
 	// Gatehouse's own sessions may call.
-	Scopes        []string `protobuf:"bytes,13,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	Scopes []string `protobuf:"bytes,13,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// How many streams of the method may be open on one gateway. Only for methods
+	// that stream their answers, and whose callers are signed in. Default: no
+	// limit.
+	Streams       *Streams `protobuf:"bytes,20,opt,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +426,13 @@ func (x *Method) GetAssurance() Assurance {
 func (x *Method) GetScopes() []string {
 	if x != nil {
 		return x.Scopes
+	}
+	return nil
+}
+
+func (x *Method) GetStreams() *Streams {
+	if x != nil {
+		return x.Streams
 	}
 	return nil
 }
@@ -952,6 +963,61 @@ func (x *Rate) GetBurst() int32 {
 	return 0
 }
 
+// Streams bounds the open streams of a method on one gateway.
+type Streams struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many streams one caller may have: at least 1.
+	PerCaller *int32 `protobuf:"varint,1,opt,name=per_caller,json=perCaller,proto3,oneof" json:"per_caller,omitempty"`
+	// How many streams all callers may have together: at least per_caller.
+	Total         *int32 `protobuf:"varint,2,opt,name=total,proto3,oneof" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Streams) Reset() {
+	*x = Streams{}
+	mi := &file_policy_v1_policy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Streams) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Streams) ProtoMessage() {}
+
+func (x *Streams) ProtoReflect() protoreflect.Message {
+	mi := &file_policy_v1_policy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Streams.ProtoReflect.Descriptor instead.
+func (*Streams) Descriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Streams) GetPerCaller() int32 {
+	if x != nil && x.PerCaller != nil {
+		return *x.PerCaller
+	}
+	return 0
+}
+
+func (x *Streams) GetTotal() int32 {
+	if x != nil && x.Total != nil {
+		return *x.Total
+	}
+	return 0
+}
+
 // Cache says how the gateway may cache answers.
 type Cache struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -977,7 +1043,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_policy_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1055,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_policy_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1068,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Cache) GetTtl() *durationpb.Duration {
@@ -1060,7 +1126,7 @@ type Field struct {
 
 func (x *Field) Reset() {
 	*x = Field{}
-	mi := &file_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_policy_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1138,7 @@ func (x *Field) String() string {
 func (*Field) ProtoMessage() {}
 
 func (x *Field) ProtoReflect() protoreflect.Message {
-	mi := &file_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_policy_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1151,7 @@ func (x *Field) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Field.ProtoReflect.Descriptor instead.
 func (*Field) Descriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Field) GetNormalize() *Normalize {
@@ -1131,7 +1197,7 @@ type Normalize struct {
 
 func (x *Normalize) Reset() {
 	*x = Normalize{}
-	mi := &file_policy_v1_policy_proto_msgTypes[12]
+	mi := &file_policy_v1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1209,7 @@ func (x *Normalize) String() string {
 func (*Normalize) ProtoMessage() {}
 
 func (x *Normalize) ProtoReflect() protoreflect.Message {
-	mi := &file_policy_v1_policy_proto_msgTypes[12]
+	mi := &file_policy_v1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1222,7 @@ func (x *Normalize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Normalize.ProtoReflect.Descriptor instead.
 func (*Normalize) Descriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{12}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Normalize) GetTrim() bool {
@@ -1233,7 +1299,7 @@ var File_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfe\x04\n" +
+	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xac\x05\n" +
 	"\x06Method\x12)\n" +
 	"\x06access\x18\x01 \x01(\v2\x11.policy.v1.AccessR\x06access\x12)\n" +
 	"\x0erecent_sign_in\x18\x02 \x01(\bH\x00R\frecentSignIn\x88\x01\x01\x128\n" +
@@ -1249,7 +1315,8 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	" \x01(\tH\x03R\acreated\x88\x01\x01\x12\x1d\n" +
 	"\aexample\x18\v \x01(\tH\x04R\aexample\x88\x01\x01\x127\n" +
 	"\tassurance\x18\f \x01(\x0e2\x14.policy.v1.AssuranceH\x05R\tassurance\x88\x01\x01\x12\x16\n" +
-	"\x06scopes\x18\r \x03(\tR\x06scopesB\x11\n" +
+	"\x06scopes\x18\r \x03(\tR\x06scopes\x12,\n" +
+	"\astreams\x18\x14 \x01(\v2\x12.policy.v1.StreamsR\astreamsB\x11\n" +
 	"\x0f_recent_sign_inB\x0e\n" +
 	"\f_criticalityB\x12\n" +
 	"\x10_idempotency_keyB\n" +
@@ -1286,7 +1353,13 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x19\n" +
 	"\x05burst\x18\x03 \x01(\x05H\x01R\x05burst\x88\x01\x01B\b\n" +
 	"\x06_countB\b\n" +
-	"\x06_burst\"\x96\x02\n" +
+	"\x06_burst\"a\n" +
+	"\aStreams\x12\"\n" +
+	"\n" +
+	"per_caller\x18\x01 \x01(\x05H\x00R\tperCaller\x88\x01\x01\x12\x19\n" +
+	"\x05total\x18\x02 \x01(\x05H\x01R\x05total\x88\x01\x01B\r\n" +
+	"\v_per_callerB\b\n" +
+	"\x06_total\"\x96\x02\n" +
 	"\x05Cache\x12+\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x120\n" +
 	"\x05scope\x18\x02 \x01(\x0e2\x15.policy.v1.CacheScopeH\x00R\x05scope\x88\x01\x01\x12O\n" +
@@ -1349,7 +1422,7 @@ func file_policy_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_policy_v1_policy_proto_goTypes = []any{
 	(Assurance)(0),                     // 0: policy.v1.Assurance
 	(Criticality)(0),                   // 1: policy.v1.Criticality
@@ -1365,43 +1438,45 @@ var file_policy_v1_policy_proto_goTypes = []any{
 	(*Upstreams)(nil),                  // 11: policy.v1.Upstreams
 	(*Retry)(nil),                      // 12: policy.v1.Retry
 	(*Rate)(nil),                       // 13: policy.v1.Rate
-	(*Cache)(nil),                      // 14: policy.v1.Cache
-	(*Field)(nil),                      // 15: policy.v1.Field
-	(*Normalize)(nil),                  // 16: policy.v1.Normalize
-	(*durationpb.Duration)(nil),        // 17: google.protobuf.Duration
-	(*descriptorpb.MethodOptions)(nil), // 18: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),  // 19: google.protobuf.FieldOptions
+	(*Streams)(nil),                    // 14: policy.v1.Streams
+	(*Cache)(nil),                      // 15: policy.v1.Cache
+	(*Field)(nil),                      // 16: policy.v1.Field
+	(*Normalize)(nil),                  // 17: policy.v1.Normalize
+	(*durationpb.Duration)(nil),        // 18: google.protobuf.Duration
+	(*descriptorpb.MethodOptions)(nil), // 19: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),  // 20: google.protobuf.FieldOptions
 }
 var file_policy_v1_policy_proto_depIdxs = []int32{
 	5,  // 0: policy.v1.Method.access:type_name -> policy.v1.Access
-	17, // 1: policy.v1.Method.time_limit:type_name -> google.protobuf.Duration
+	18, // 1: policy.v1.Method.time_limit:type_name -> google.protobuf.Duration
 	12, // 2: policy.v1.Method.retry:type_name -> policy.v1.Retry
 	13, // 3: policy.v1.Method.rate:type_name -> policy.v1.Rate
 	1,  // 4: policy.v1.Method.criticality:type_name -> policy.v1.Criticality
-	14, // 5: policy.v1.Method.cache:type_name -> policy.v1.Cache
+	15, // 5: policy.v1.Method.cache:type_name -> policy.v1.Cache
 	0,  // 6: policy.v1.Method.assurance:type_name -> policy.v1.Assurance
-	6,  // 7: policy.v1.Access.anyone:type_name -> policy.v1.Anyone
-	7,  // 8: policy.v1.Access.signed_in:type_name -> policy.v1.SignedIn
-	8,  // 9: policy.v1.Access.self:type_name -> policy.v1.Self
-	9,  // 10: policy.v1.Access.roles:type_name -> policy.v1.Roles
-	10, // 11: policy.v1.Access.services:type_name -> policy.v1.Services
-	11, // 12: policy.v1.Access.upstreams:type_name -> policy.v1.Upstreams
-	17, // 13: policy.v1.Rate.period:type_name -> google.protobuf.Duration
-	17, // 14: policy.v1.Cache.ttl:type_name -> google.protobuf.Duration
-	2,  // 15: policy.v1.Cache.scope:type_name -> policy.v1.CacheScope
-	17, // 16: policy.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
-	17, // 17: policy.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
-	16, // 18: policy.v1.Field.normalize:type_name -> policy.v1.Normalize
-	3,  // 19: policy.v1.Normalize.form:type_name -> policy.v1.UnicodeForm
-	18, // 20: policy.v1.method:extendee -> google.protobuf.MethodOptions
-	19, // 21: policy.v1.field:extendee -> google.protobuf.FieldOptions
-	4,  // 22: policy.v1.method:type_name -> policy.v1.Method
-	15, // 23: policy.v1.field:type_name -> policy.v1.Field
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	22, // [22:24] is the sub-list for extension type_name
-	20, // [20:22] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 7: policy.v1.Method.streams:type_name -> policy.v1.Streams
+	6,  // 8: policy.v1.Access.anyone:type_name -> policy.v1.Anyone
+	7,  // 9: policy.v1.Access.signed_in:type_name -> policy.v1.SignedIn
+	8,  // 10: policy.v1.Access.self:type_name -> policy.v1.Self
+	9,  // 11: policy.v1.Access.roles:type_name -> policy.v1.Roles
+	10, // 12: policy.v1.Access.services:type_name -> policy.v1.Services
+	11, // 13: policy.v1.Access.upstreams:type_name -> policy.v1.Upstreams
+	18, // 14: policy.v1.Rate.period:type_name -> google.protobuf.Duration
+	18, // 15: policy.v1.Cache.ttl:type_name -> google.protobuf.Duration
+	2,  // 16: policy.v1.Cache.scope:type_name -> policy.v1.CacheScope
+	18, // 17: policy.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
+	18, // 18: policy.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
+	17, // 19: policy.v1.Field.normalize:type_name -> policy.v1.Normalize
+	3,  // 20: policy.v1.Normalize.form:type_name -> policy.v1.UnicodeForm
+	19, // 21: policy.v1.method:extendee -> google.protobuf.MethodOptions
+	20, // 22: policy.v1.field:extendee -> google.protobuf.FieldOptions
+	4,  // 23: policy.v1.method:type_name -> policy.v1.Method
+	16, // 24: policy.v1.field:type_name -> policy.v1.Field
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	23, // [23:25] is the sub-list for extension type_name
+	21, // [21:23] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_policy_v1_policy_proto_init() }
@@ -1423,13 +1498,14 @@ func file_policy_v1_policy_proto_init() {
 	file_policy_v1_policy_proto_msgTypes[10].OneofWrappers = []any{}
 	file_policy_v1_policy_proto_msgTypes[11].OneofWrappers = []any{}
 	file_policy_v1_policy_proto_msgTypes[12].OneofWrappers = []any{}
+	file_policy_v1_policy_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_policy_v1_policy_proto_rawDesc), len(file_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 2,
 			NumServices:   0,
 		},

@@ -2,14 +2,16 @@ import "./styles/all.css";
 import { config } from "./app/config.js";
 import type { Route } from "./app/router.js";
 import { start } from "./app/start.js";
-import { LinkEmail, LinkReset, LinkVerify } from "./views/links.js";
+import { LinkEmail, LinkReset, LinkSignIn, LinkVerify } from "./views/links.js";
 import { ErrorPage, Home, SignedOut } from "./views/plain.js";
 import { Factor, SignIn } from "./views/sign-in.js";
+import { SignInByCode } from "./views/sign-in-code.js";
 import { CheckMail, Recover, SignUp } from "./views/sign-up.js";
 
 const routes: readonly Route[] = [
   { path: "/", page: Home },
   { path: "/sign-in", page: SignIn },
+  { path: "/sign-in/code", page: SignInByCode },
   { path: "/sign-in/factor", page: Factor },
   { path: "/sign-up", page: SignUp },
   { path: "/sign-up/check-mail", page: CheckMail },
@@ -17,6 +19,7 @@ const routes: readonly Route[] = [
   { path: "/link/verify", page: LinkVerify },
   { path: "/link/reset", page: LinkReset },
   { path: "/link/email", page: LinkEmail },
+  { path: "/link/sign-in", page: LinkSignIn },
   { path: "/signed-out", page: SignedOut },
   { path: "/error", page: ErrorPage },
 ];

@@ -37,6 +37,11 @@ after(async () => {
   rmSync(built, { recursive: true, force: true });
 });
 
+/** Waits until the element with the text has the focus. */
+async function focused(page, text) {
+  await page.waitForFunction(expected => document.activeElement.textContent === expected, text);
+}
+
 describe("the components", () => {
   for (const colorScheme of ["light", "dark"]) {
     it(`are whole and accessible: ${colorScheme}`, async () => {
@@ -51,14 +56,15 @@ describe("the components", () => {
       }
       assert.deepEqual(await accessibilityFaults(page), []);
       await page.getByRole("button", { name: "Menu" }).click();
+      await focused(page, "Rename");
       await page.keyboard.press("ArrowDown");
-      assert.equal(await page.evaluate(() => document.activeElement.textContent), "Remove");
+      await focused(page, "Remove");
       await page.keyboard.press("Escape");
       await page.getByRole("button", { name: "Open a dialog" }).click();
       await page.getByRole("dialog", { name: "A dialog" }).waitFor();
       assert.deepEqual(await accessibilityFaults(page), []);
       await page.keyboard.press("Escape");
-      assert.equal(await page.evaluate(() => document.activeElement.textContent), "Open a dialog");
+      await focused(page, "Open a dialog");
       await leave();
     });
   }

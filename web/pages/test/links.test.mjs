@@ -5,12 +5,12 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { launch, visit } from "../../test/browser.mjs";
 import { up } from "../../test/system.mjs";
-import { enter, newEmail, register, signIn } from "./people.mjs";
+import { accessibilityFaults, enter, newEmail, picture, refuseOnce, register, signIn } from "./people.mjs";
 
 let system, browser;
 
 before(async () => {
-  system = await up();
+  system = await up({ GATEHOUSE_EMAIL_SIGN_IN: "on" });
   browser = await launch();
 });
 
@@ -22,18 +22,21 @@ after(async () => {
 const heading = (page, name) => page.getByRole("heading", { level: 1, name }).waitFor();
 
 /** Waits for the mail to an address that has a link of a kind, and returns the link. */
-async function mailed(email, kind) {
+const mailed = (email, kind, secret = "token=ghl_[\\w-]{43}") => inMail(email, new RegExp(`https?://\\S+/link/${kind}#${secret}`, "g"));
+
+/** Waits for a mail to an address that has a text of a form, other than one that is known. */
+async function inMail(email, form, known) {
   const folder = join(system.data, "mailbox");
   for (const until = Date.now() + 60_000; Date.now() < until; await new Promise(resolve => setTimeout(resolve, 100))) {
     let names = [];
     try { names = readdirSync(folder); } catch { continue; }
     for (const name of names) {
       const text = readFileSync(join(folder, name), "utf8").replaceAll("=\r\n", "").replaceAll("=3D", "=").replaceAll("=\n", "");
-      const link = new RegExp(`https?://\\S+/link/${kind}#token=ghl_[\\w-]{43}`).exec(text)?.[0];
-      if (link && text.includes(email)) return link;
+      const found = text.includes(email) && text.match(form)?.find(one => one !== known);
+      if (found) return found;
     }
   }
-  throw new Error(`no mail to ${email} with a link to ${kind}`);
+  throw new Error(`no mail to ${email} with ${form}`);
 }
 
 describe("the first page", () => {
@@ -48,6 +51,8 @@ describe("the first page", () => {
     await page.waitForURL(`${system.url}/account`);
     await page.goto(system.url);
     await page.getByRole("link", { name: "Open the console" }).click();
+    await heading(page, "Overview");
+    await page.getByRole("link", { name: "Users", exact: true }).first().click();
     await heading(page, "Users");
     await page.getByRole("rowheader", { name: system.email }).waitFor();
     await page.getByLabel("Search by email or name").fill("nobody-has-this");
@@ -121,5 +126,100 @@ describe("mailed links", () => {
     await page.getByRole("alert").getByText(/This link is incomplete/).waitFor();
     assert.deepEqual(faults.filter(fault => !/status of 400/.test(fault)), []);
     await page.context().close();
+  });
+});
+
+describe("mailed codes", () => {
+  const ask = async (page, email, query = "") => {
+    await page.goto(`${system.url}/sign-in${query}`);
+    await page.getByLabel("Email", { exact: true }).fill(email);
+    await page.getByRole("link", { name: "Sign in with a mailed code" }).click();
+    await heading(page, "Sign in with a mailed code");
+    assert.equal(await page.getByLabel("Email", { exact: true }).inputValue(), email);
+    await page.getByRole("button", { name: "Send the code" }).click();
+    await heading(page, "Check your mail");
+  };
+  const link = email => mailed(email, "sign-in", "code=[\\w-]{8,9}");
+  const unusual = faults => faults.filter(fault => !/status of 400/.test(fault));
+
+  it("make an account and sign in where they are typed, also after a wrong one and a reload", async () => {
+    const { context, page, faults } = await visit(browser, system.url);
+    const email = newEmail();
+    await ask(page, email, "?return_to=/account/sessions");
+    assert.deepEqual(await accessibilityFaults(page), []);
+    await picture(page, "sign-in-code");
+    await page.getByLabel("Code from the mail").fill("BBBB-BBBB");
+    await page.getByRole("button", { name: "Continue" }).click();
+    await page.getByRole("alert").getByText(/The code is wrong/).waitFor();
+    const code = (await link(email)).split("code=")[1];
+    await page.reload();
+    await page.getByLabel("Code from the mail").fill(` ${code.toLowerCase()} `);
+    await page.getByRole("button", { name: "Continue" }).click();
+    await heading(page, "Sessions");
+    assert.equal(await page.evaluate(() => localStorage.getItem("gatehouse:code")), null, "the challenge is kept after its use");
+
+    // The account has no password: a mailed code confirms who it is.
+    await page.route("**/bff.v1.AccountService/DeleteMe", refuseOnce());
+    await page.goto(`${system.url}/account/data`);
+    await page.getByRole("button", { name: "Delete account" }).click();
+    await page.getByLabel(`Type ${email} to confirm`).fill(email);
+    await page.getByRole("dialog").getByRole("button", { name: "Delete account" }).click();
+    const confirm = page.getByRole("dialog", { name: "Confirm that it is you" });
+    await confirm.getByRole("button", { name: "Send me a code by mail" }).click();
+    await confirm.getByLabel("Code from the mail").fill(await inMail(email, /\b[B-DF-HJ-KMNP-TV-Z2-9]{8}\b/g, code));
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await heading(page, "You are signed out");
+    await context.close();
+    assert.deepEqual(unusual(faults), []);
+  });
+
+  it("sign in by their link in the browser that asked, and in its first tab too", async () => {
+    const { context, page, leave } = await visit(browser, system.url);
+    const email = await register(system.url);
+    await ask(page, email);
+    const opened = await context.newPage();
+    await opened.goto(await link(email));
+    for (const tab of [opened, page]) {
+      await tab.waitForURL(`${system.url}/account`);
+      await heading(tab, "Hello, Ada");
+    }
+    await leave();
+  });
+
+  it("are only shown by their link elsewhere, to whoever opens it and presses everything", async () => {
+    const { context, page, leave } = await visit(browser, system.url);
+    const email = await register(system.url);
+    await ask(page, email);
+    const url = await link(email);
+    const robot = await visit(browser, system.url);
+    await fetch(url, { method: "HEAD" });
+    let calls = 0;
+    robot.context.on("request", request => { if (request.method() === "POST") calls++; });
+    await robot.page.goto(url);
+    await heading(robot.page, "Your code to sign in");
+    assert.equal(robot.page.url(), `${system.url}/link/sign-in`, "the code stays in the address");
+    const code = await robot.page.locator(".shown-code").innerText();
+    assert.deepEqual(await accessibilityFaults(robot.page), []);
+    await picture(robot.page, "link-sign-in");
+    for (const button of await robot.page.getByRole("button").all()) await button.click();
+    assert.equal(calls, 0, "the page called the API");
+    await robot.leave();
+    await page.getByLabel("Code from the mail").fill(code);
+    await page.getByRole("button", { name: "Continue" }).click();
+    await heading(page, "Hello, Ada");
+    await leave();
+  });
+
+  it("of another request are shown, not used up", async () => {
+    const { context, page, faults } = await visit(browser, system.url);
+    await ask(page, await register(system.url));
+    await page.goto("about:blank");
+    await page.goto(`${system.url}/link/sign-in#code=BBBB-BBBB`);
+    await heading(page, "Your code to sign in");
+    await page.goto("about:blank");
+    await page.goto(`${system.url}/link/sign-in`);
+    await page.getByRole("alert").getByText(/This link is incomplete/).waitFor();
+    await context.close();
+    assert.deepEqual(unusual(faults), []);
   });
 });

@@ -73,3 +73,16 @@ export async function picture(page, name) {
   await mkdir(folder, { recursive: true });
   await page.screenshot({ path: join(folder, `${name.replaceAll(/[^\w.-]+/g, "_")}.png`), fullPage: true });
 }
+
+/** Answers the first call of a route as the gateway does five minutes after a sign-in, and lets the others pass. */
+export function refuseOnce() {
+  const route = call => {
+    if (route.calls++ > 0) return call.continue();
+    return call.fulfill({ status: 400, contentType: "application/json", body: JSON.stringify({
+      code: "failed_precondition", message: "Sign in again.",
+      details: [{ type: "google.rpc.ErrorInfo", value: "ChlSRUFVVEhFTlRJQ0FUSU9OX1JFUVVJUkVEEglnYXRlaG91c2U", debug: { reason: "REAUTHENTICATION_REQUIRED", domain: "gatehouse" } }],
+    }) });
+  };
+  route.calls = 0;
+  return route;
+}

@@ -94,6 +94,26 @@ export function honoIdentity(verifier: Verifier) {
   };
 }
 
+/**
+ * Wraps a route handler of Next.js, and anything else from a Request to a Response: the
+ * handler gets the identity after the request.
+ */
+export function nextIdentity<Rest extends unknown[]>(
+  verifier: Verifier,
+  handler: (request: Request, identity: Identity, ...rest: Rest) => Response | Promise<Response>,
+) {
+  return async (request: Request, ...rest: Rest): Promise<Response> => {
+    let identity: Identity;
+    try {
+      identity = await verifier.authenticate(request.headers.get("Authorization"));
+    } catch (thrown) {
+      if (!(thrown instanceof IdentityError)) throw thrown;
+      return Response.json(bodyOf(thrown), { status: thrown.status, headers: headersOf(thrown) });
+    }
+    return handler(request, identity, ...rest);
+  };
+}
+
 function headersOf(error: IdentityError): Record<string, string> {
   return error.code === "unavailable" ? { "Retry-After": "1" } : { "WWW-Authenticate": "Bearer" };
 }

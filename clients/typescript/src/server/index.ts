@@ -1,7 +1,8 @@
 /**
- * Verification of the gateway's identity tokens, for services in Node behind it.
+ * Verification of the gateway's tokens, in Node: identity tokens for services behind it,
+ * and access tokens for an API of your own.
  *
  * @module
  */
-export { connectIdentity, expressIdentity, fastifyIdentity, honoIdentity, identityKey, type Identified } from "./adapters.js";
-export { createVerifier, IdentityError, type Identity, type Verifier, type VerifierOptions } from "./verifier.js";
+export { connectIdentity, expressIdentity, fastifyIdentity, honoIdentity, identityKey, nextIdentity, type Identified } from "./adapters.js";
+export { createAccessVerifier, createVerifier, IdentityError, type AccessVerifierOptions, type Identity, type Verifier, type VerifierOptions } from "./verifier.js";

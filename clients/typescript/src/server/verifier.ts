@@ -18,6 +18,12 @@ export interface VerifierOptions {
   now?: () => number;
 }
 
+/** AccessVerifierOptions are for an API that callers reach without the gateway. */
+export interface AccessVerifierOptions extends Pick<VerifierOptions, "issuer" | "leewayMs" | "fetch" | "now"> {
+  /** Where the gateway's public keys are: by default /.well-known/jwks.json below the issuer. */
+  keysUrl?: string;
+}
+
 /** Identity says who is calling. */
 export interface Identity {
   /** The user's id, a UUID in lower case; undefined if the caller is not signed in. */
@@ -64,15 +70,52 @@ export interface Verifier {
   authenticate(authorization: string | null | undefined): Promise<Identity>;
 }
 
-const mediaType = "identity+jwt";
-const maxLife = 60; // seconds
+/** A kind of token that the gateway makes. */
+interface Kind {
+  mediaType: string;
+  keysPath: string;
+  maxLife: number; // seconds
+  missing: string;
+  invalid: string;
+}
+
+const identityToken: Kind = {
+  mediaType: "identity+jwt",
+  keysPath: "/.well-known/identity-jwks.json",
+  maxLife: 60,
+  missing: "Identity token is missing. Call this service through the gateway.",
+  invalid: "Identity token is not valid. Call this service through the gateway.",
+};
+
+// RFC 9068. The gateway's own tokens have the audience "gatehouse".
+const accessToken: Kind = {
+  mediaType: "at+jwt",
+  keysPath: "/.well-known/jwks.json",
+  maxLife: 330,
+  missing: 'Access token is missing. Sign in, and send it as "Authorization: Bearer …".',
+  invalid: "Access token is not valid. Refresh it, or sign in again.",
+};
+
 const maxToken = 16 << 10; // characters
 
-/** Creates a verifier. It fetches no keys yet, so a service may start before the gateway does. */
+/** Creates a verifier of identity tokens. It fetches no keys yet, so a service may start before the gateway does. */
 export function createVerifier(options: VerifierOptions): Verifier {
+  return verifierOf(identityToken, options);
+}
+
+/**
+ * Creates a verifier of access tokens, for an API that callers reach without the gateway.
+ * It learns of a sign-out or a change of roles only when the token expires, after at most
+ * five minutes. It fetches no keys yet.
+ */
+export function createAccessVerifier(options: AccessVerifierOptions): Verifier {
+  return verifierOf(accessToken, { ...options, audience: "gatehouse" });
+}
+
+function verifierOf(kind: Kind, options: VerifierOptions): Verifier {
   const { issuer, audience } = options;
   if (!issuer || !audience) throw new TypeError("issuer and audience are required");
-  const keysUrl = new URL(options.keysUrl ?? issuer.replace(/\/$/, "") + "/.well-known/identity-jwks.json");
+  const keysUrl = new URL(options.keysUrl ?? issuer.replace(/\/$/, "") + kind.keysPath);
   if (keysUrl.protocol !== "http:" && keysUrl.protocol !== "https:") throw new TypeError(`${keysUrl} is not an http or https URL`);
   const now = options.now ?? Date.now;
   const leeway = (options.leewayMs ?? 30_000) / 1000;
@@ -82,14 +125,14 @@ export function createVerifier(options: VerifierOptions): Verifier {
     let claims: Claims;
     try {
       const parts = parse(token);
-      const key = await keys.find(keyId(parts.header));
+      const key = await keys.find(keyId(parts.header, kind));
       if (!key) throw new Error(`key ${JSON.stringify(parts.header.kid)} is unknown`);
       if (!verifySignature(null, parts.signed, key, parts.signature)) throw new Error("the signature is invalid");
       claims = parts.claims;
-      checkClaims(claims, issuer, audience, now() / 1000, leeway);
+      checkClaims(claims, issuer, audience, now() / 1000, leeway, kind);
     } catch (thrown) {
       if (thrown instanceof KeysUnavailable) throw new IdentityError("unavailable", "Callers cannot be identified now. Try again.", thrown);
-      throw new IdentityError("unauthenticated", "Identity token is not valid. Call this service through the gateway.", thrown);
+      throw new IdentityError("unauthenticated", kind.invalid, thrown);
     }
     const identity = identityOf(claims);
     if (identity.sub === undefined && !options.allowAnonymous) throw new IdentityError("unauthenticated", "Sign in to call this method.");
@@ -99,7 +142,7 @@ export function createVerifier(options: VerifierOptions): Verifier {
     verify,
     authenticate: async (authorization) => {
       const token = /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
-      if (token === undefined) throw new IdentityError("unauthenticated", "Identity token is missing. Call this service through the gateway.");
+      if (token === undefined) throw new IdentityError("unauthenticated", kind.missing);
       return verify(token);
     },
   };
@@ -133,7 +176,7 @@ function object(text: string): Record<string, unknown> {
 }
 
 /** Returns the id of the key. A key that the token itself carries is never used. */
-function keyId(header: Record<string, unknown>): string {
+function keyId(header: Record<string, unknown>, { mediaType }: Kind): string {
   if (header.alg !== "EdDSA") throw new Error(`its algorithm is ${JSON.stringify(header.alg)}, not EdDSA`);
   // A media type, in any case, with or without its tree (RFC 7515, section 4.1.9). It
   // tells an identity token from an access token, which has another audience too.
@@ -146,7 +189,7 @@ function keyId(header: Record<string, unknown>): string {
   return header.kid;
 }
 
-function checkClaims(claims: Claims, issuer: string, audience: string, now: number, leeway: number): void {
+function checkClaims(claims: Claims, issuer: string, audience: string, now: number, leeway: number, { maxLife }: Kind): void {
   const { iss, aud, exp, iat, nbf } = claims;
   if (iss !== issuer) throw new Error(`its issuer is ${JSON.stringify(iss)}, not ${JSON.stringify(issuer)}`);
   // With two audiences, one of them could present the token to the other.

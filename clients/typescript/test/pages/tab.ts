@@ -6,6 +6,8 @@ declare global {
     gatehouse: Gatehouse;
     /** What happened to the session here. */
     events: string[];
+    /** What watchMe has told here. */
+    changes: string[];
     /** Answers a dialog for a recent sign-in, where the page was loaded with "dialog". */
     answer: (dialog: Reauthentication) => Promise<unknown>;
   }

@@ -1,6 +1,6 @@
 // Stands in the bundles for parts of the client that the pages do not use: the session of
-// other modes than cookies, and the calls of administrators, which the console imports
-// itself. See build.mjs.
+// other modes than cookies, its own order of asking for proofs, and the calls of
+// administrators, which the console imports itself. See build.mjs.
 
 /** The pages' session is in cookies. */
 export class BearerSession {
@@ -9,5 +9,16 @@ export class BearerSession {
   }
 }
 
+export { BearerSession as KeySession };
+
+/** The pages ask for proofs themselves: see actions.ts. */
+export const reauthenticating = <T>(transport: T): T => transport;
+
+/** The pages have their own: see proofs.ts. */
+export const methodsOf = (): readonly string[] => [];
+
 /** A service without methods. */
 export const UserService = { typeName: "bff.v1.UserService", methods: [], method: {} };
+
+/** The pages do not watch yet. */
+export const watchMeOf = (): undefined => undefined;

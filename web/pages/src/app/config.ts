@@ -17,6 +17,10 @@ export interface Config {
   /** How people register; absent if the gateway does not know. */
   readonly registration?: "open" | "verify" | "closed";
   readonly passkeys: boolean;
+  /** People can sign in with a mailed code. */
+  readonly emailSignIn?: boolean;
+  /** What API keys may be allowed, by the names of the API. */
+  readonly scopes: readonly string[];
   /** Facts for the person who just started the program on this machine. */
   readonly firstRun?: { readonly administrator?: string; readonly mailbox?: string; readonly url: string };
   /** Only the pages of mailed links are served. */

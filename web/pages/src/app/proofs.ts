@@ -4,9 +4,9 @@ import type { Challenge } from "@gatehouse/client";
 export type PasskeyResponse = NonNullable<Challenge["passkeyOptions"]>;
 
 /** A way of answering a challenge. */
-export type Method = "totp" | "passkey" | "recovery_code";
+export type Method = "totp" | "passkey" | "recovery_code" | "email_code";
 
-const known: readonly Method[] = ["totp", "passkey", "recovery_code"];
+const known: readonly Method[] = ["totp", "passkey", "recovery_code", "email_code"];
 
 /** Returns the methods of a challenge that this browser can use, in the order to offer them. */
 export function methodsOf(challenge: Challenge): readonly Method[] {

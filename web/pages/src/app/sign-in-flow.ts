@@ -26,28 +26,69 @@ export function dropChallenge(): void {
   sessionStorage.removeItem(key);
 }
 
+const codeKey = "gatehouse:code";
+
+/** A mailed code that this browser waits for, and where to go on to then. */
+export interface AwaitedCode {
+  readonly challenge: Challenge;
+  readonly email: string;
+  readonly to?: string | undefined;
+}
+
+/** Keeps the challenge of a mailed code, for the other tabs too: the link in the mail opens one. */
+export function awaitCode(email: string, challenge: Challenge): AwaitedCode {
+  const awaited = { challenge, email, to: wish() };
+  try {
+    localStorage.setItem(codeKey, JSON.stringify({ ...awaited, until: Date.now() + challenge.expiresIn * 1000 }));
+  } catch {
+    // Storage is blocked: the code has to be typed into this page.
+  }
+  return awaited;
+}
+
+/** Returns the mailed code that this browser waits for; undefined if there is none, or it has expired. */
+export function awaitedCode(): AwaitedCode | undefined {
+  try {
+    const { until, to, ...kept } = JSON.parse(localStorage.getItem(codeKey) ?? "{}") as AwaitedCode & { until?: number };
+    if (until !== undefined && until > Date.now()) return { ...kept, to: returnTo(to, location.origin, config.origins) };
+  } catch {
+    // Storage is blocked, or holds something else.
+  }
+  dropAwaitedCode();
+  return undefined;
+}
+
+/** Forgets the mailed code that this browser waits for. */
+export function dropAwaitedCode(): void {
+  try {
+    localStorage.removeItem(codeKey);
+  } catch {
+    // Storage is blocked.
+  }
+}
+
 /** The wish in the address where to go on to. */
 export function wish(): string | undefined {
   return returnTo(here.value.searchParams.get("return_to"), location.origin, config.origins);
 }
 
 /** Returns a path of the sign-in pages that keeps the wish where to go on to. */
-export function keepingWish(path: string): string {
-  const to = wish();
+export function keepingWish(path: string, to = wish()): string {
   return to === undefined ? path : `${path}?return_to=${encodeURIComponent(to)}`;
 }
 
 /** Goes on after a sign-in: to the second factor, or to where the person wanted to go. */
-export function goOn(result: CompleteLoginResponse["result"]): void {
+export function goOn(result: CompleteLoginResponse["result"], to = wish()): void {
+  dropAwaitedCode();
   if (result.case === "challenge") {
     keepChallenge(result.value);
-    return go(keepingWish("/sign-in/factor"));
+    return go(keepingWish("/sign-in/factor", to));
   }
   dropChallenge();
-  arrive();
+  arrive(to);
 }
 
 /** Opens where the person wanted to go, which is checked, or the home of this site. */
-export function arrive(): void {
-  location.replace(wish() ?? config.home);
+export function arrive(to = wish()): void {
+  location.replace(to ?? config.home);
 }

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { useAction } from "../app/actions.js";
 import { t } from "../app/texts.js";
 import { Button, IconButton } from "./button.js";
@@ -11,11 +11,14 @@ import { Icon } from "./icons.js";
 export function Dialog({ title, onClose, children, actions }: { title: string; onClose?: () => void; children: ComponentChildren; actions?: ComponentChildren }) {
   const box = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = document.activeElement;
-    box.current?.showModal();
-    box.current?.querySelector<HTMLElement>("[data-first], input, .dialog-body button")?.focus();
+    const dialog = box.current;
+    dialog?.showModal();
+    dialog?.querySelector<HTMLElement>("[data-first], input, .dialog-body button")?.focus();
     return () => {
+      // Nothing outside an open modal dialog can take the focus.
+      dialog?.close();
       if (before instanceof HTMLElement && before.isConnected) before.focus();
     };
   }, []);
@@ -70,9 +73,11 @@ export function Menu({ label, items, icon = "more", children }: { label: string;
   const [open, setOpen] = useState(false);
   const box = useRef<HTMLDivElement>(null);
   const entries = () => [...(box.current?.querySelectorAll<HTMLElement>('[role="menuitem"]') ?? [])];
+  useLayoutEffect(() => {
+    if (open) entries()[0]?.focus();
+  }, [open]);
   useEffect(() => {
     if (!open) return;
-    entries()[0]?.focus();
     const outside = (event: Event) => {
       if (!box.current?.contains(event.target as Node)) setOpen(false);
     };

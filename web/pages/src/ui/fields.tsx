@@ -187,7 +187,7 @@ export function RadioGroup({ name, label, value, choices, onChange }: { name: st
   );
 }
 
-/** A form of one action. After a failure the focus moves to the summary of what is wrong. */
+/** A form of one action. After a failure the focus moves to the summary of the errors. */
 export function Form({ action, id, onSubmit, children }: { action: Action<never[]> | Action<[]>; id?: string; onSubmit: () => void; children: ComponentChildren }) {
   const form = useRef<HTMLFormElement>(null);
   const send = (event: TargetedSubmitEvent<HTMLFormElement>) => {

@@ -89,8 +89,11 @@ function PersonMenu({ items = [] }: { items?: readonly MenuItem[] }) {
   );
 }
 
-/** The frame of an area for signed-in people: navigation, the page, and a way out. */
-export function Shell({ area, home, nav, menu, children }: { area: string; home: string; nav: readonly NavItem[]; menu?: readonly MenuItem[]; children: ComponentChildren }) {
+/**
+ * The frame of an area for signed-in people: navigation, the page, and a way out. `meanwhile` is
+ * shown below the error while it cannot be found out who is signed in.
+ */
+export function Shell({ area, home, nav, menu, meanwhile, children }: { area: string; home: string; nav: readonly NavItem[]; menu?: readonly MenuItem[]; meanwhile?: ComponentChildren; children: ComponentChildren }) {
   const [open, setOpen] = useState(false);
   useEffect(() => {
     if (session.value.kind === "loading") void loadSession();
@@ -126,6 +129,7 @@ export function Shell({ area, home, nav, menu, children }: { area: string; home:
         {state.kind === "signedIn" && children}
         {state.kind === "loading" && <Skeleton lines={6} />}
         {state.kind === "failed" && <ErrorState problem={problemOf(state.error)} retry={() => void loadSession()} />}
+        {state.kind === "failed" && meanwhile}
         <div class="main-language">
           <LanguageSelect />
         </div>

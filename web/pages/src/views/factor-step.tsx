@@ -9,7 +9,7 @@ import { Alert } from "../ui/feedback.js";
 import { CodeField, Checkbox, ErrorSummary, Form, TextField } from "../ui/fields.js";
 
 /** The answer to a challenge. */
-export type Proof = { case: "totpCode"; value: string } | { case: "recoveryCode"; value: string } | { case: "passkey"; value: PasskeyResponse };
+export type Proof = { case: "totpCode"; value: string } | { case: "emailCode"; value: string } | { case: "recoveryCode"; value: string } | { case: "passkey"; value: PasskeyResponse };
 
 /** Asks for the second factor, by the way that the person used last, with the other ways below. */
 export function FactorStep({ challenge, answer, remember }: { challenge: Challenge; answer: (headers: HeadersInit, proof: Proof, remember: boolean) => Promise<unknown>; remember: boolean }) {
@@ -21,6 +21,7 @@ export function FactorStep({ challenge, answer, remember }: { challenge: Challen
   return (
     <div class="stack" key={method}>
       {method === "totp" && <CodeStep answer={(headers, value) => answer(headers, { case: "totpCode", value }, kept)}>{rememberBox}</CodeStep>}
+      {method === "email_code" && <EmailCodeStep answer={(headers, value) => answer(headers, { case: "emailCode", value }, kept)} />}
       {method === "recovery_code" && <RecoveryStep answer={(headers, value) => answer(headers, { case: "recoveryCode", value }, kept)} />}
       {method === "passkey" && <PasskeyStep challenge={challenge} answer={(headers, value) => answer(headers, { case: "passkey", value }, kept)}>{rememberBox}</PasskeyStep>}
       {methods.length > 1 && (
@@ -48,6 +49,19 @@ function CodeStep({ answer, children }: { answer: (headers: HeadersInit, code: s
     <Form action={action} onSubmit={() => void send()}>
       <CodeField name="totpCode" label={t("factor.code")} help={t("factor.code_help")} value={code} onInput={setCode} focus />
       {children}
+      <Button kind="primary" type="submit" wide busy={action.busy.value}>
+        {t("ui.continue")}
+      </Button>
+    </Form>
+  );
+}
+
+function EmailCodeStep({ answer }: { answer: (headers: HeadersInit, code: string) => Promise<unknown> }) {
+  const [code, setCode] = useState("");
+  const action = useAction(answer);
+  return (
+    <Form action={action} onSubmit={() => void action.run(cleanCode(code))}>
+      <TextField name="emailCode" label={t("factor.email_code")} help={t("factor.email_code_help")} value={code} onInput={setCode} required mono autocomplete="one-time-code" maxLength={32} focus />
       <Button kind="primary" type="submit" wide busy={action.busy.value}>
         {t("ui.continue")}
       </Button>

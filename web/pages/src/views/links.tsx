@@ -5,19 +5,19 @@ import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { Refusal } from "../app/problem.js";
 import { clearFragment, here } from "../app/router.js";
-import { goOn, keepChallenge } from "../app/sign-in-flow.js";
+import { awaitedCode, goOn, keepChallenge } from "../app/sign-in-flow.js";
 import { t } from "../app/texts.js";
 import { Button, ButtonLink } from "../ui/button.js";
-import { Alert } from "../ui/feedback.js";
-import { Form, PasswordField } from "../ui/fields.js";
+import { Alert, Skeleton } from "../ui/feedback.js";
+import { ErrorSummary, Form, PasswordField } from "../ui/fields.js";
 import { CardPage } from "../ui/shell.js";
 
 // The token of a mailed link is in the URL's fragment: no server and no log sees it before
 // the form is sent, and programs that follow every link in a mail do not use it up.
 
-/** Returns the token in the address, which is removed from it when the link was used. */
-function useToken(): { token: string; used: () => void } {
-  const token = useRef(/[#&]token=([\w-]{1,256})$/.exec(here.value.hash)?.[1] ?? "");
+/** Returns the token in the address, or the code, which is removed from it when the link was used. */
+function useToken(form = /[#&]token=([\w-]{1,256})$/): { token: string; used: () => void } {
+  const token = useRef(form.exec(here.value.hash)?.[1] ?? "");
   useEffect(() => {
     // Another link was opened in this tab.
     const reload = () => location.reload();
@@ -140,6 +140,44 @@ export function LinkEmail() {
           {t("link.email_verb")}
         </Button>
       </Form>
+    </CardPage>
+  );
+}
+
+/**
+ * /link/sign-in: signs in where this browser waits for the code, and elsewhere shows it. So
+ * a program that follows links, or a phone that has the mail, uses nothing up.
+ */
+export function LinkSignIn() {
+  const { token: code, used } = useToken(/[#&]code=([\w-]{1,32})$/);
+  const [awaited, setAwaited] = useState(awaitedCode);
+  const action = useAction(async (headers) => {
+    const proof = { case: "emailCode", value: code } as const;
+    try {
+      goOn((await gatehouse.auth.completeLogin({ challengeToken: awaited!.challenge.token, proof }, { headers })).result, awaited!.to);
+    } catch (thrown) {
+      // The code may be of another request, whose page waits for it elsewhere.
+      if (!/^(CODE_WRONG|CHALLENGE_\w+)$/.test(GatehouseError.from(thrown).reason ?? "")) throw thrown;
+      setAwaited(undefined);
+    }
+  });
+  useEffect(() => {
+    used();
+    if (code && awaited) void action.run();
+  }, []);
+  if (!code) return <Incomplete title={t("link.sign_in_title")} />;
+  if (!awaited) {
+    return (
+      <CardPage key="code" title={t("link.sign_in_title")} lead={t("link.sign_in_lead")}>
+        <p class="shown-code mono">{code}</p>
+        <Alert kind="warning">{t("link.sign_in_warn")}</Alert>
+      </CardPage>
+    );
+  }
+  return (
+    <CardPage key="busy" title={t("link.sign_in_busy")}>
+      <ErrorSummary problem={action.problem.value} form={{ current: null }} />
+      {action.problem.value ? <Button wide onClick={() => void action.run()}>{t("ui.try_again")}</Button> : <Skeleton lines={2} />}
     </CardPage>
   );
 }

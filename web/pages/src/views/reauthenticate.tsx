@@ -56,6 +56,10 @@ function First({ next }: { next: (owed: Challenge | undefined) => void }) {
     const answer = await gatehouse.account.completeReauthentication({ challengeToken: challenge.token, proof: { case: "passkey", value } }, { headers });
     next(answer.challenge);
   });
+  const byCode = useAction(async () => next((await gatehouse.account.reauthenticate({})).challenge));
+  // For accounts without a password, which a mailed code or another provider made: their
+  // email is verified.
+  const offersCode = user.value?.emailVerified && !security.value?.secondFactor;
   const offersPasskey = config.passkeys && canUsePasskeys() && security.value?.secondFactor;
   return (
     <>
@@ -71,6 +75,14 @@ function First({ next }: { next: (owed: Challenge | undefined) => void }) {
           <ErrorSummary problem={byPasskey.problem.value} form={{ current: null }} />
           <Button wide icon="passkey" busy={byPasskey.busy.value} onClick={() => void byPasskey.run()}>
             {t("factor.passkey")}
+          </Button>
+        </>
+      )}
+      {offersCode && (
+        <>
+          <ErrorSummary problem={byCode.problem.value} form={{ current: null }} />
+          <Button wide icon="mail" busy={byCode.busy.value} onClick={() => void byCode.run()}>
+            {t("confirm.by_code")}
           </Button>
         </>
       )}

@@ -6,7 +6,7 @@ import { canUsePasskeys } from "../app/proofs.js";
 import { go } from "../app/router.js";
 import { dropChallenge, goOn, keepingWish, keptChallenge } from "../app/sign-in-flow.js";
 import { t } from "../app/texts.js";
-import { Button } from "../ui/button.js";
+import { Button, ButtonLink } from "../ui/button.js";
 import { ErrorSummary, Form, PasswordField, TextField } from "../ui/fields.js";
 import { CardPage } from "../ui/shell.js";
 import { FactorStep, type Proof } from "./factor-step.js";
@@ -27,6 +27,7 @@ export function SignIn() {
     return () => stop.abort();
   }, []);
   entered.email = email;
+  const offersPasskey = config.passkeys && canUsePasskeys();
   return (
     <CardPage
       title={t("sign_in.title")}
@@ -48,14 +49,19 @@ export function SignIn() {
           {t("sign_in.verb")}
         </Button>
       </Form>
-      {config.passkeys && canUsePasskeys() && (
+      {(offersPasskey || config.emailSignIn) && <p class="divider">{t("ui.or")}</p>}
+      {offersPasskey && (
         <>
-          <p class="divider">{t("ui.or")}</p>
           <ErrorSummary problem={byPasskey.problem.value} form={{ current: null }} />
           <Button wide icon="passkey" busy={byPasskey.busy.value} onClick={() => void byPasskey.run()}>
             {t("sign_in.passkey")}
           </Button>
         </>
+      )}
+      {config.emailSignIn && (
+        <ButtonLink wide icon="mail" href={keepingWish("/sign-in/code")}>
+          {t("sign_in.by_code")}
+        </ButtonLink>
       )}
     </CardPage>
   );

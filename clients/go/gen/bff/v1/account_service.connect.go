@@ -25,6 +25,8 @@ const (
 const (
 	// AccountServiceGetMeProcedure is the procedure name of the AccountService's GetMe RPC.
 	AccountServiceGetMeProcedure = "/bff.v1.AccountService/GetMe"
+	// AccountServiceWatchMeProcedure is the procedure name of the AccountService's WatchMe RPC.
+	AccountServiceWatchMeProcedure = "/bff.v1.AccountService/WatchMe"
 	// AccountServiceUpdateMeProcedure is the procedure name of the AccountService's UpdateMe RPC.
 	AccountServiceUpdateMeProcedure = "/bff.v1.AccountService/UpdateMe"
 	// AccountServiceReauthenticateProcedure is the procedure name of the AccountService's
@@ -124,6 +126,14 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("GetMe"),
 			Procedure:        AccountServiceGetMeProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	accountServiceWatchMeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeServer,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("WatchMe"),
+			Procedure:        AccountServiceWatchMeProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -376,6 +386,12 @@ type AccountServiceClient interface {
 	// Parts: account and profile (required), sessions (optional). Errors:
 	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error)
+	// WatchMe streams changes of the caller's own data within a second, until the
+	// session ends or the access token expires. Each event has a cursor from
+	// which another stream of any gateway resumes; an event with complete means
+	// that anything may have changed. Errors: resource_exhausted TOO_MANY_STREAMS
+	// or STREAM_TOO_SLOW, unavailable SERVER_STOPPING.
+	WatchMe(context.Context, *WatchMeRequest) (AccountServiceWatchMeClientStream, error)
 	// UpdateMe changes the caller's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
 	// invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
@@ -512,15 +528,15 @@ type AccountServiceClient interface {
 	// and mails the caller. It may do what its scopes, and the caller's roles
 	// then, allow. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument SCOPE_UNKNOWN, NETWORK_INVALID or
-	// EXPIRE_TIME_INVALID,
-	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
-	// EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_KEYS.
+	// EXPIRE_TIME_INVALID, not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_KEYS.
 	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
 	// ListKeys returns the caller's API keys that were not revoked, the newest
 	// first.
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	// RevokeKey ends one of the caller's API keys. Every gateway refuses it
-	// within a second. Errors: not_found KEY_NOT_FOUND.
+	// within a second. Errors: not_found KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
@@ -572,12 +588,38 @@ func NewAccountServiceClient(client *connect.Client) AccountServiceClient {
 	return &accountServiceClient{client: client}
 }
 
+// AccountServiceWatchMeClientStream is the client stream for the AccountService's WatchMe RPC.
+type AccountServiceWatchMeClientStream struct {
+	stream connect.ClientStream
+}
+
+// Receive returns the next response message from the server.
+func (s AccountServiceWatchMeClientStream) Receive() (*WatchMeResponse, error) {
+	var res WatchMeResponse
+	if err := s.stream.Receive(&res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+// Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
+// stream abandoned before io.EOF.
+func (s AccountServiceWatchMeClientStream) Close() error {
+	return s.stream.Close()
+}
+
 // AccountServiceHandler is an implementation of the bff.v1.AccountService service.
 type AccountServiceHandler interface {
 	// GetMe returns the caller's account, profile and sessions in one answer.
 	// Parts: account and profile (required), sessions (optional). Errors:
 	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error)
+	// WatchMe streams changes of the caller's own data within a second, until the
+	// session ends or the access token expires. Each event has a cursor from
+	// which another stream of any gateway resumes; an event with complete means
+	// that anything may have changed. Errors: resource_exhausted TOO_MANY_STREAMS
+	// or STREAM_TOO_SLOW, unavailable SERVER_STOPPING.
+	WatchMe(context.Context, *WatchMeRequest, AccountServiceWatchMeServerStream) error
 	// UpdateMe changes the caller's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
 	// invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
@@ -714,15 +756,15 @@ type AccountServiceHandler interface {
 	// and mails the caller. It may do what its scopes, and the caller's roles
 	// then, allow. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument SCOPE_UNKNOWN, NETWORK_INVALID or
-	// EXPIRE_TIME_INVALID,
-	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
-	// EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_KEYS.
+	// EXPIRE_TIME_INVALID, not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_KEYS.
 	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
 	// ListKeys returns the caller's API keys that were not revoked, the newest
 	// first.
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	// RevokeKey ends one of the caller's API keys. Every gateway refuses it
-	// within a second. Errors: not_found KEY_NOT_FOUND.
+	// within a second. Errors: not_found KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
@@ -774,6 +816,7 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 	adapter := accountServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: accountServiceGetMeSpec(), Handler: adapter.getMe},
+		connect.Method{Spec: accountServiceWatchMeSpec(), Handler: adapter.watchMe},
 		connect.Method{Spec: accountServiceUpdateMeSpec(), Handler: adapter.updateMe},
 		connect.Method{Spec: accountServiceReauthenticateSpec(), Handler: adapter.reauthenticate},
 		connect.Method{Spec: accountServiceCompleteReauthenticationSpec(), Handler: adapter.completeReauthentication},
@@ -810,11 +853,30 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 	)
 }
 
+// AccountServiceWatchMeServerStream is the server stream for the AccountService's WatchMe RPC.
+type AccountServiceWatchMeServerStream struct {
+	stream connect.ServerStream
+}
+
+// SendHeaders flushes the response headers without a message. The first Send does this implicitly.
+func (s AccountServiceWatchMeServerStream) SendHeaders() error {
+	return s.stream.SendHeaders()
+}
+
+// Send sends a response message to the client.
+func (s AccountServiceWatchMeServerStream) Send(res *WatchMeResponse) error {
+	return s.stream.Send(res)
+}
+
 // UnimplementedAccountServiceHandler returns CodeUnimplemented from all methods.
 type UnimplementedAccountServiceHandler struct{}
 
 func (UnimplementedAccountServiceHandler) GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.GetMe is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) WatchMe(context.Context, *WatchMeRequest, AccountServiceWatchMeServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.WatchMe is not implemented")
 }
 
 func (UnimplementedAccountServiceHandler) UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error) {
@@ -959,6 +1021,14 @@ func (c *accountServiceClient) GetMe(ctx context.Context, req *GetMeRequest) (*G
 		return nil, err
 	}
 	return &res, nil
+}
+
+func (c *accountServiceClient) WatchMe(ctx context.Context, req *WatchMeRequest) (AccountServiceWatchMeClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, accountServiceWatchMeSpec(), req)
+	if err != nil {
+		return AccountServiceWatchMeClientStream{}, err
+	}
+	return AccountServiceWatchMeClientStream{stream: stream}, nil
 }
 
 func (c *accountServiceClient) UpdateMe(ctx context.Context, req *UpdateMeRequest) (*UpdateMeResponse, error) {
@@ -1237,6 +1307,14 @@ func (h accountServiceHandler) getMe(ctx context.Context, _ connect.Spec, stream
 		return err
 	}
 	return stream.Send(res)
+}
+
+func (h accountServiceHandler) watchMe(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req WatchMeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	return h.svc.WatchMe(ctx, &req, AccountServiceWatchMeServerStream{stream: stream})
 }
 
 func (h accountServiceHandler) updateMe(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {

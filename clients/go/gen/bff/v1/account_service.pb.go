@@ -1556,7 +1556,7 @@ var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x17bff/v1/federation.proto\x1a\x11bff/v1/keys.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x17bff/v1/federation.proto\x1a\x11bff/v1/keys.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x12bff/v1/watch.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1635,9 +1635,10 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x04keys\x18\v \x03(\v2\x0e.bff.v1.APIKeyR\x04keys\x120\n" +
 	"\n" +
 	"identities\x18\x0e \x03(\v2\x10.bff.v1.IdentityR\n" +
-	"identities2\xd7\x16\n" +
+	"identities2\x9a\x17\n" +
 	"\x0eAccountService\x129\n" +
-	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x03\x90\x02\x01\x12=\n" +
+	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x03\x90\x02\x01\x12A\n" +
+	"\aWatchMe\x12\x16.bff.v1.WatchMeRequest\x1a\x17.bff.v1.WatchMeResponse\"\x03\x90\x02\x010\x01\x12=\n" +
 	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\x12O\n" +
 	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\x12m\n" +
 	"\x18CompleteReauthentication\x12'.bff.v1.CompleteReauthenticationRequest\x1a(.bff.v1.CompleteReauthenticationResponse\x12O\n" +
@@ -1735,44 +1736,46 @@ var file_bff_v1_account_service_proto_goTypes = []any{
 	(*Passkey)(nil),                           // 43: bff.v1.Passkey
 	(*APIKey)(nil),                            // 44: bff.v1.APIKey
 	(*Identity)(nil),                          // 45: bff.v1.Identity
-	(*ListFactorsRequest)(nil),                // 46: bff.v1.ListFactorsRequest
-	(*BeginTOTPEnrolmentRequest)(nil),         // 47: bff.v1.BeginTOTPEnrolmentRequest
-	(*FinishTOTPEnrolmentRequest)(nil),        // 48: bff.v1.FinishTOTPEnrolmentRequest
-	(*RemoveTOTPRequest)(nil),                 // 49: bff.v1.RemoveTOTPRequest
-	(*RegenerateRecoveryCodesRequest)(nil),    // 50: bff.v1.RegenerateRecoveryCodesRequest
-	(*ForgetDeviceRequest)(nil),               // 51: bff.v1.ForgetDeviceRequest
-	(*ForgetDevicesRequest)(nil),              // 52: bff.v1.ForgetDevicesRequest
-	(*BeginPasskeyRegistrationRequest)(nil),   // 53: bff.v1.BeginPasskeyRegistrationRequest
-	(*FinishPasskeyRegistrationRequest)(nil),  // 54: bff.v1.FinishPasskeyRegistrationRequest
-	(*RenamePasskeyRequest)(nil),              // 55: bff.v1.RenamePasskeyRequest
-	(*DeletePasskeyRequest)(nil),              // 56: bff.v1.DeletePasskeyRequest
-	(*ListIdentitiesRequest)(nil),             // 57: bff.v1.ListIdentitiesRequest
-	(*BeginLinkIdentityRequest)(nil),          // 58: bff.v1.BeginLinkIdentityRequest
-	(*CompleteLinkIdentityRequest)(nil),       // 59: bff.v1.CompleteLinkIdentityRequest
-	(*UnlinkIdentityRequest)(nil),             // 60: bff.v1.UnlinkIdentityRequest
-	(*RemovePasswordRequest)(nil),             // 61: bff.v1.RemovePasswordRequest
-	(*CreateKeyRequest)(nil),                  // 62: bff.v1.CreateKeyRequest
-	(*ListKeysRequest)(nil),                   // 63: bff.v1.ListKeysRequest
-	(*RevokeKeyRequest)(nil),                  // 64: bff.v1.RevokeKeyRequest
-	(*ListFactorsResponse)(nil),               // 65: bff.v1.ListFactorsResponse
-	(*BeginTOTPEnrolmentResponse)(nil),        // 66: bff.v1.BeginTOTPEnrolmentResponse
-	(*FinishTOTPEnrolmentResponse)(nil),       // 67: bff.v1.FinishTOTPEnrolmentResponse
-	(*RemoveTOTPResponse)(nil),                // 68: bff.v1.RemoveTOTPResponse
-	(*RegenerateRecoveryCodesResponse)(nil),   // 69: bff.v1.RegenerateRecoveryCodesResponse
-	(*ForgetDeviceResponse)(nil),              // 70: bff.v1.ForgetDeviceResponse
-	(*ForgetDevicesResponse)(nil),             // 71: bff.v1.ForgetDevicesResponse
-	(*BeginPasskeyRegistrationResponse)(nil),  // 72: bff.v1.BeginPasskeyRegistrationResponse
-	(*FinishPasskeyRegistrationResponse)(nil), // 73: bff.v1.FinishPasskeyRegistrationResponse
-	(*RenamePasskeyResponse)(nil),             // 74: bff.v1.RenamePasskeyResponse
-	(*DeletePasskeyResponse)(nil),             // 75: bff.v1.DeletePasskeyResponse
-	(*ListIdentitiesResponse)(nil),            // 76: bff.v1.ListIdentitiesResponse
-	(*BeginLinkIdentityResponse)(nil),         // 77: bff.v1.BeginLinkIdentityResponse
-	(*CompleteLinkIdentityResponse)(nil),      // 78: bff.v1.CompleteLinkIdentityResponse
-	(*UnlinkIdentityResponse)(nil),            // 79: bff.v1.UnlinkIdentityResponse
-	(*RemovePasswordResponse)(nil),            // 80: bff.v1.RemovePasswordResponse
-	(*CreateKeyResponse)(nil),                 // 81: bff.v1.CreateKeyResponse
-	(*ListKeysResponse)(nil),                  // 82: bff.v1.ListKeysResponse
-	(*RevokeKeyResponse)(nil),                 // 83: bff.v1.RevokeKeyResponse
+	(*WatchMeRequest)(nil),                    // 46: bff.v1.WatchMeRequest
+	(*ListFactorsRequest)(nil),                // 47: bff.v1.ListFactorsRequest
+	(*BeginTOTPEnrolmentRequest)(nil),         // 48: bff.v1.BeginTOTPEnrolmentRequest
+	(*FinishTOTPEnrolmentRequest)(nil),        // 49: bff.v1.FinishTOTPEnrolmentRequest
+	(*RemoveTOTPRequest)(nil),                 // 50: bff.v1.RemoveTOTPRequest
+	(*RegenerateRecoveryCodesRequest)(nil),    // 51: bff.v1.RegenerateRecoveryCodesRequest
+	(*ForgetDeviceRequest)(nil),               // 52: bff.v1.ForgetDeviceRequest
+	(*ForgetDevicesRequest)(nil),              // 53: bff.v1.ForgetDevicesRequest
+	(*BeginPasskeyRegistrationRequest)(nil),   // 54: bff.v1.BeginPasskeyRegistrationRequest
+	(*FinishPasskeyRegistrationRequest)(nil),  // 55: bff.v1.FinishPasskeyRegistrationRequest
+	(*RenamePasskeyRequest)(nil),              // 56: bff.v1.RenamePasskeyRequest
+	(*DeletePasskeyRequest)(nil),              // 57: bff.v1.DeletePasskeyRequest
+	(*ListIdentitiesRequest)(nil),             // 58: bff.v1.ListIdentitiesRequest
+	(*BeginLinkIdentityRequest)(nil),          // 59: bff.v1.BeginLinkIdentityRequest
+	(*CompleteLinkIdentityRequest)(nil),       // 60: bff.v1.CompleteLinkIdentityRequest
+	(*UnlinkIdentityRequest)(nil),             // 61: bff.v1.UnlinkIdentityRequest
+	(*RemovePasswordRequest)(nil),             // 62: bff.v1.RemovePasswordRequest
+	(*CreateKeyRequest)(nil),                  // 63: bff.v1.CreateKeyRequest
+	(*ListKeysRequest)(nil),                   // 64: bff.v1.ListKeysRequest
+	(*RevokeKeyRequest)(nil),                  // 65: bff.v1.RevokeKeyRequest
+	(*WatchMeResponse)(nil),                   // 66: bff.v1.WatchMeResponse
+	(*ListFactorsResponse)(nil),               // 67: bff.v1.ListFactorsResponse
+	(*BeginTOTPEnrolmentResponse)(nil),        // 68: bff.v1.BeginTOTPEnrolmentResponse
+	(*FinishTOTPEnrolmentResponse)(nil),       // 69: bff.v1.FinishTOTPEnrolmentResponse
+	(*RemoveTOTPResponse)(nil),                // 70: bff.v1.RemoveTOTPResponse
+	(*RegenerateRecoveryCodesResponse)(nil),   // 71: bff.v1.RegenerateRecoveryCodesResponse
+	(*ForgetDeviceResponse)(nil),              // 72: bff.v1.ForgetDeviceResponse
+	(*ForgetDevicesResponse)(nil),             // 73: bff.v1.ForgetDevicesResponse
+	(*BeginPasskeyRegistrationResponse)(nil),  // 74: bff.v1.BeginPasskeyRegistrationResponse
+	(*FinishPasskeyRegistrationResponse)(nil), // 75: bff.v1.FinishPasskeyRegistrationResponse
+	(*RenamePasskeyResponse)(nil),             // 76: bff.v1.RenamePasskeyResponse
+	(*DeletePasskeyResponse)(nil),             // 77: bff.v1.DeletePasskeyResponse
+	(*ListIdentitiesResponse)(nil),            // 78: bff.v1.ListIdentitiesResponse
+	(*BeginLinkIdentityResponse)(nil),         // 79: bff.v1.BeginLinkIdentityResponse
+	(*CompleteLinkIdentityResponse)(nil),      // 80: bff.v1.CompleteLinkIdentityResponse
+	(*UnlinkIdentityResponse)(nil),            // 81: bff.v1.UnlinkIdentityResponse
+	(*RemovePasswordResponse)(nil),            // 82: bff.v1.RemovePasswordResponse
+	(*CreateKeyResponse)(nil),                 // 83: bff.v1.CreateKeyResponse
+	(*ListKeysResponse)(nil),                  // 84: bff.v1.ListKeysResponse
+	(*RevokeKeyResponse)(nil),                 // 85: bff.v1.RevokeKeyResponse
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1801,75 +1804,77 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	44, // 23: bff.v1.ExportMeResponse.keys:type_name -> bff.v1.APIKey
 	45, // 24: bff.v1.ExportMeResponse.identities:type_name -> bff.v1.Identity
 	0,  // 25: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 26: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 27: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 28: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
-	8,  // 29: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	46, // 30: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
-	47, // 31: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
-	48, // 32: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
-	49, // 33: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
-	50, // 34: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
-	51, // 35: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
-	52, // 36: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
-	53, // 37: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
-	54, // 38: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
-	55, // 39: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
-	56, // 40: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
-	57, // 41: bff.v1.AccountService.ListIdentities:input_type -> bff.v1.ListIdentitiesRequest
-	58, // 42: bff.v1.AccountService.BeginLinkIdentity:input_type -> bff.v1.BeginLinkIdentityRequest
-	59, // 43: bff.v1.AccountService.CompleteLinkIdentity:input_type -> bff.v1.CompleteLinkIdentityRequest
-	60, // 44: bff.v1.AccountService.UnlinkIdentity:input_type -> bff.v1.UnlinkIdentityRequest
-	61, // 45: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
-	62, // 46: bff.v1.AccountService.CreateKey:input_type -> bff.v1.CreateKeyRequest
-	63, // 47: bff.v1.AccountService.ListKeys:input_type -> bff.v1.ListKeysRequest
-	64, // 48: bff.v1.AccountService.RevokeKey:input_type -> bff.v1.RevokeKeyRequest
-	10, // 49: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	12, // 50: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	14, // 51: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	18, // 52: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	20, // 53: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	22, // 54: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	24, // 55: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	26, // 56: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	28, // 57: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	16, // 58: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 59: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 60: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 61: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 62: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
-	9,  // 63: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	65, // 64: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
-	66, // 65: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
-	67, // 66: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
-	68, // 67: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
-	69, // 68: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
-	70, // 69: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
-	71, // 70: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
-	72, // 71: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
-	73, // 72: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
-	74, // 73: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
-	75, // 74: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
-	76, // 75: bff.v1.AccountService.ListIdentities:output_type -> bff.v1.ListIdentitiesResponse
-	77, // 76: bff.v1.AccountService.BeginLinkIdentity:output_type -> bff.v1.BeginLinkIdentityResponse
-	78, // 77: bff.v1.AccountService.CompleteLinkIdentity:output_type -> bff.v1.CompleteLinkIdentityResponse
-	79, // 78: bff.v1.AccountService.UnlinkIdentity:output_type -> bff.v1.UnlinkIdentityResponse
-	80, // 79: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
-	81, // 80: bff.v1.AccountService.CreateKey:output_type -> bff.v1.CreateKeyResponse
-	82, // 81: bff.v1.AccountService.ListKeys:output_type -> bff.v1.ListKeysResponse
-	83, // 82: bff.v1.AccountService.RevokeKey:output_type -> bff.v1.RevokeKeyResponse
-	11, // 83: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	13, // 84: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	15, // 85: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	19, // 86: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	21, // 87: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	23, // 88: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	25, // 89: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	27, // 90: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	29, // 91: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	17, // 92: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	59, // [59:93] is the sub-list for method output_type
-	25, // [25:59] is the sub-list for method input_type
+	46, // 26: bff.v1.AccountService.WatchMe:input_type -> bff.v1.WatchMeRequest
+	2,  // 27: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 28: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 29: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 30: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	47, // 31: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
+	48, // 32: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
+	49, // 33: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
+	50, // 34: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
+	51, // 35: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
+	52, // 36: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
+	53, // 37: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
+	54, // 38: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
+	55, // 39: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
+	56, // 40: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
+	57, // 41: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
+	58, // 42: bff.v1.AccountService.ListIdentities:input_type -> bff.v1.ListIdentitiesRequest
+	59, // 43: bff.v1.AccountService.BeginLinkIdentity:input_type -> bff.v1.BeginLinkIdentityRequest
+	60, // 44: bff.v1.AccountService.CompleteLinkIdentity:input_type -> bff.v1.CompleteLinkIdentityRequest
+	61, // 45: bff.v1.AccountService.UnlinkIdentity:input_type -> bff.v1.UnlinkIdentityRequest
+	62, // 46: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
+	63, // 47: bff.v1.AccountService.CreateKey:input_type -> bff.v1.CreateKeyRequest
+	64, // 48: bff.v1.AccountService.ListKeys:input_type -> bff.v1.ListKeysRequest
+	65, // 49: bff.v1.AccountService.RevokeKey:input_type -> bff.v1.RevokeKeyRequest
+	10, // 50: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 51: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 52: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 53: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 54: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 55: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 56: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 57: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 58: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 59: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 60: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	66, // 61: bff.v1.AccountService.WatchMe:output_type -> bff.v1.WatchMeResponse
+	3,  // 62: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 63: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 64: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 65: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	67, // 66: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
+	68, // 67: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
+	69, // 68: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
+	70, // 69: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
+	71, // 70: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
+	72, // 71: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
+	73, // 72: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
+	74, // 73: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
+	75, // 74: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
+	76, // 75: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
+	77, // 76: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
+	78, // 77: bff.v1.AccountService.ListIdentities:output_type -> bff.v1.ListIdentitiesResponse
+	79, // 78: bff.v1.AccountService.BeginLinkIdentity:output_type -> bff.v1.BeginLinkIdentityResponse
+	80, // 79: bff.v1.AccountService.CompleteLinkIdentity:output_type -> bff.v1.CompleteLinkIdentityResponse
+	81, // 80: bff.v1.AccountService.UnlinkIdentity:output_type -> bff.v1.UnlinkIdentityResponse
+	82, // 81: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
+	83, // 82: bff.v1.AccountService.CreateKey:output_type -> bff.v1.CreateKeyResponse
+	84, // 83: bff.v1.AccountService.ListKeys:output_type -> bff.v1.ListKeysResponse
+	85, // 84: bff.v1.AccountService.RevokeKey:output_type -> bff.v1.RevokeKeyResponse
+	11, // 85: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 86: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 87: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 88: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 89: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 90: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 91: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 92: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 93: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 94: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	60, // [60:95] is the sub-list for method output_type
+	25, // [25:60] is the sub-list for method input_type
 	25, // [25:25] is the sub-list for extension type_name
 	25, // [25:25] is the sub-list for extension extendee
 	0,  // [0:25] is the sub-list for field type_name
@@ -1885,6 +1890,7 @@ func file_bff_v1_account_service_proto_init() {
 	file_bff_v1_keys_proto_init()
 	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
+	file_bff_v1_watch_proto_init()
 	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*CompleteReauthenticationRequest_TotpCode)(nil),
 		(*CompleteReauthenticationRequest_RecoveryCode)(nil),

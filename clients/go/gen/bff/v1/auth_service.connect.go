@@ -224,9 +224,10 @@ type AuthServiceClient interface {
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// RequestSignInCode mails a code to the email and makes the challenge for
 	// which the code works: give both to CompleteLogin. Only the client that asked
-	// has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
-	// creates one, where people may register. At most three mails in 10 minutes
-	// are sent to an email, without another answer. Errors: failed_precondition
+	// has the challenge, so nobody else who reads the mail can use the code. The
+	// answer is the same if the email has no account: CompleteLogin then creates
+	// one, where people may register. At most three mails in 10 minutes are sent
+	// to an email, without another answer. Errors: failed_precondition
 	// EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
 	RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
@@ -332,9 +333,10 @@ type AuthServiceHandler interface {
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// RequestSignInCode mails a code to the email and makes the challenge for
 	// which the code works: give both to CompleteLogin. Only the client that asked
-	// has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
-	// creates one, where people may register. At most three mails in 10 minutes
-	// are sent to an email, without another answer. Errors: failed_precondition
+	// has the challenge, so nobody else who reads the mail can use the code. The
+	// answer is the same if the email has no account: CompleteLogin then creates
+	// one, where people may register. At most three mails in 10 minutes are sent
+	// to an email, without another answer. Errors: failed_precondition
 	// EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
 	RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key

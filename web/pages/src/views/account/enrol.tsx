@@ -22,7 +22,7 @@ export function EnrolTotp({ onClose, done }: Enrolment) {
   const [begun, setBegun] = useState<BeginTOTPEnrolmentResponse>();
   const begin = useAction(async () => setBegun(await gatehouse.factors.beginTotp()));
   useEffect(() => {
-    // Whoever gives up the confirmation gives up the enrolment.
+    // Closing the confirmation cancels the enrolment.
     void begin.run().then((ok) => !ok && !begin.problem.value && onClose());
   }, []);
   return (

@@ -47,6 +47,7 @@ function Overviewed() {
           )}
           <Row icon="lock" title={t("account.password")} text={facts?.passwordChangeTime ? <>{t("overview.password_changed")} <Timestamp time={facts.passwordChangeTime} /></> : t("overview.password_none")} href="/account/password" verb={t("overview.change")} />
           <Row icon="device" title={t("account.sessions")} text={t("overview.sessions", { count: facts?.activeSessions ?? 0 })} href="/account/sessions" verb={t("overview.see")} />
+          <Row icon="key" title={t("account.keys")} text={t("keys.lead")} href="/account/keys" verb={t("overview.see")} />
         </ul>
       </Card>
       <Card title={t("account.profile")} actions={<ButtonLink href="/account/profile">{t("overview.edit")}</ButtonLink>}>

@@ -1,6 +1,5 @@
+import { lazy } from "../../app/lazy.js";
 import type { Route } from "../../app/router.js";
-import { Data } from "./data.js";
-import { Factors } from "./factors.js";
 import { Overview } from "./overview.js";
 import { Email, Password, Profile } from "./profile.js";
 import { Activity, Sessions } from "./sessions.js";
@@ -11,8 +10,9 @@ export const accountRoutes: readonly Route[] = [
   { path: "/account/profile", page: Profile },
   { path: "/account/email", page: Email },
   { path: "/account/password", page: Password },
-  { path: "/account/factors", page: Factors },
+  { path: "/account/factors", page: lazy(() => import("./factors.js").then((part) => part.Factors)) },
   { path: "/account/sessions", page: Sessions },
+  { path: "/account/keys", page: lazy(() => import("./keys.js").then((part) => part.Keys)) },
   { path: "/account/activity", page: Activity },
-  { path: "/account/data", page: Data },
+  { path: "/account/data", page: lazy(() => import("./data.js").then((part) => part.Data)) },
 ];

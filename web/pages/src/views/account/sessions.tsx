@@ -1,9 +1,10 @@
-import type { AuditEvent, Session } from "@gatehouse/client";
+import type { Session } from "@gatehouse/client";
 import { useState } from "preact/hooks";
 import { notice, useAction, useResource } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
 import { deviceName } from "../../app/devices.js";
-import { hasText, t } from "../../app/texts.js";
+import { eventName } from "../../app/events.js";
+import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { Card, DataTable, Timestamp } from "../../ui/data.js";
 import { ConfirmDialog } from "../../ui/dialog.js";
@@ -83,11 +84,6 @@ export function Activity() {
       <EventList />
     </AccountPage>
   );
-}
-
-/** The name of an event in words; the event itself if a newer gateway sent it. */
-export function eventName(event: AuditEvent): string {
-  return hasText(`event.${event.event}`) ? t(`event.${event.event}`) : event.event;
 }
 
 function EventList() {

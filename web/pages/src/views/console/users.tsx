@@ -1,32 +1,39 @@
 import { UserStatus, type User } from "@gatehouse/client";
 import { useEffect, useState } from "preact/hooks";
 import { confirmed, useResource } from "../../app/actions.js";
+import { here } from "../../app/router.js";
+import { user } from "../../app/session.js";
 import { users as client } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { DataTable, Timestamp, type Column } from "../../ui/data.js";
 import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
 import { SearchField, Select } from "../../ui/fields.js";
+import { CreateUser } from "./create-user.js";
 import { ConsolePage } from "./frame.js";
 
 /** /console/users: search while typing, page by page. */
 export function Users() {
+  const [creating, setCreating] = useState(false);
+  const mayCreate = user.value?.roles.includes("admin");
   return (
-    <ConsolePage title={t("users.title")} lead={t("users.lead")}>
+    <ConsolePage title={t("users.title")} lead={t("users.lead")} actions={mayCreate && <Button kind="primary" onClick={() => setCreating(true)}>{t("users.create")}</Button>}>
       <UserList />
+      {creating && <CreateUser onClose={() => setCreating(false)} />}
     </ConsolePage>
   );
 }
 
 const columns: readonly Column<User>[] = [
-  { key: "email", title: "users.column.email", cell: (user) => <span class="cut">{user.email}</span> },
+  { key: "email", title: "users.column.email", cell: (user) => <a class="cut" href={`/console/users/${user.id}`}>{user.email}</a> },
   { key: "name", title: "users.column.name", cell: (user) => [user.firstName, user.lastName].filter(Boolean).join(" ") || <span class="muted">{t("ui.none")}</span> },
   { key: "status", title: "users.column.status", cell: (user) => <Status user={user} /> },
   { key: "roles", title: "users.column.roles", minor: true, cell: (user) => user.roles.map((role) => <Badge key={role}>{role}</Badge>) },
   { key: "created", title: "users.column.created", minor: true, cell: (user) => <Timestamp time={user.createTime} /> },
 ];
 
-function Status({ user }: { user: User }) {
+/** Whether a person can sign in, in a word. */
+export function Status({ user }: { user: User }) {
   if (user.status === UserStatus.DISABLED) return <Badge kind="danger">{t("users.disabled")}</Badge>;
   if (!user.emailVerified) return <Badge kind="warning">{t("users.unverified")}</Badge>;
   return <Badge kind="success">{t("users.active")}</Badge>;
@@ -44,7 +51,7 @@ function useSettled<T>(value: T, ms: number): T {
 
 function UserList() {
   const [query, setQuery] = useState("");
-  const [status, setStatus] = useState("0");
+  const [status, setStatus] = useState(here.value.searchParams.get("status") === "disabled" ? String(UserStatus.DISABLED) : "0");
   const [orderBy, setOrderBy] = useState("create_time desc");
   const [tokens, setTokens] = useState<readonly string[]>([""]);
   const asked = useSettled(query.trim(), 250);
@@ -81,10 +88,12 @@ function UserList() {
           ) : (
             <>
               <DataTable caption={t("users.title")} columns={columns.map((column) => ({ ...column, ...sorting[column.key], title: t(column.title) }))} rows={users} id={(user) => user.id} />
-              <div class="pager">
-                <Button disabled={tokens.length < 2} onClick={() => setTokens(tokens.slice(0, -1))}>{t("ui.previous")}</Button>
-                <Button disabled={nextPageToken === ""} onClick={() => setTokens([...tokens, nextPageToken])}>{t("ui.next")}</Button>
-              </div>
+              {(tokens.length > 1 || nextPageToken !== "") && (
+                <div class="pager">
+                  <Button disabled={tokens.length < 2} onClick={() => setTokens(tokens.slice(0, -1))}>{t("ui.previous")}</Button>
+                  <Button disabled={nextPageToken === ""} onClick={() => setTokens([...tokens, nextPageToken])}>{t("ui.next")}</Button>
+                </div>
+              )}
             </>
           )
         }

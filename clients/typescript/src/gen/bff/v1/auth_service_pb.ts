@@ -1201,9 +1201,10 @@ export const AuthService: GenService<{
   /**
    * RequestSignInCode mails a code to the email and makes the challenge for
    * which the code works: give both to CompleteLogin. Only the client that asked
-   * has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
-   * creates one, where people may register. At most three mails in 10 minutes
-   * are sent to an email, without another answer. Errors: failed_precondition
+   * has the challenge, so nobody else who reads the mail can use the code. The
+   * answer is the same if the email has no account: CompleteLogin then creates
+   * one, where people may register. At most three mails in 10 minutes are sent
+   * to an email, without another answer. Errors: failed_precondition
    * EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
    *
    * @generated from rpc bff.v1.AuthService.RequestSignInCode

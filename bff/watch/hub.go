@@ -1,0 +1,378 @@
+// Package watch streams changes of an account to its owner. A Hub holds the open
+// streams of a gateway. It is fed by the change feeds and the revocations that the
+// gateway follows anyway, so that an idle stream costs no query and no connection to a
+// service.
+//
+// A stream names parts that have changed, never values. What a stream has not sent yet is
+// a set of parts, so that its memory does not grow with the changes. The cursor of an
+// event is the position of the hub in its feeds (position.go), and is taken together with
+// the parts: an event never confirms a change that it does not name.
+//
+// A stream ends when its token is revoked or expires, when its reader is too slow, when a
+// feed is lost, and when the server stops. While a feed is lost nobody would learn of a
+// revocation, so that the hub then refuses streams too.
+package watch
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	"gatehouse/bff/access"
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
+)
+
+const (
+	// feedSilence is how long a feed may send nothing before the streams end.
+	feedSilence = 5 * time.Second
+	// aliveInterval is how long a stream sends nothing before it sends that it is alive.
+	aliveInterval = 15 * time.Second
+	// refreshAhead is how long before the expiry of its token a stream asks for another.
+	refreshAhead = 30 * time.Second
+	// sweepInterval is how often the hub looks for streams that are due.
+	sweepInterval = time.Second
+	// maxMerged is how many changes a stream merges while its reader does not read.
+	maxMerged = 64
+	// writeTimeout is how long a write to a reader may take, and endTimeout that of a
+	// stream that must end.
+	writeTimeout = 20 * time.Second
+	endTimeout   = 2 * time.Second
+	// maxRetry is the longest delay after which a client should come back. Each gets
+	// another, so that they do not come together.
+	maxRetry = 5 * time.Second
+)
+
+var (
+	errTooSlow = fault.WithRetry(fault.New(connect.CodeResourceExhausted, "STREAM_TOO_SLOW",
+		"The stream was not read in time. Read each event at once, and open the stream again with the last cursor."), time.Second)
+	errTooMany = fault.New(connect.CodeResourceExhausted, "TOO_MANY_STREAMS",
+		"Too many of these streams are open. Close one, or share one among tabs.")
+)
+
+// Config configures a [Hub].
+type Config struct {
+	// Keys seal cursors. Cursors of the first are given, and those of all are known.
+	Keys [][]byte
+	// Feeds are the names of the change feeds.
+	Feeds []string
+	// Check returns an error if a principal's token is revoked, and Known does it without
+	// asking a service.
+	Check func(context.Context, *access.Principal) error
+	Known func(*access.Principal) error
+	// Fresh reports whether the revocations are current.
+	Fresh func() bool
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// Hub holds the open streams.
+type Hub struct {
+	config Config
+	sealer sealer
+
+	mu      sync.Mutex
+	feeds   []*feed
+	cursor  string // of the position; "" if it is not sealed yet
+	streams map[*stream]struct{}
+	// users are the streams by the account of their caller.
+	users map[string][]*stream
+}
+
+// Event is what a stream sends.
+type Event struct {
+	// Parts have changed. Without any, and without Ended and RefreshDue, the stream is
+	// alive.
+	Parts []string
+	// Ended is why the stream ends.
+	Ended *connect.Error
+	// RefreshDue reports that the token expires soon.
+	RefreshDue bool
+	// Cursor is the position after the event.
+	Cursor string
+	// Complete reports that anything may have changed.
+	Complete bool
+}
+
+// New returns a hub without streams.
+func New(config Config) *Hub {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	h := &Hub{config: config, sealer: newSealer(config.Keys), streams: map[*stream]struct{}{}, users: map[string][]*stream{}}
+	for _, name := range config.Feeds {
+		h.feeds = append(h.feeds, newFeed(name))
+	}
+	return h
+}
+
+// Watch sends the changes of the principal's account from a cursor on, which may be
+// empty, until the stream ends. It returns the reason.
+//
+// Errors: unauthenticated SESSION_ENDED, TOKEN_STALE or TOKEN_EXPIRED,
+// resource_exhausted TOO_MANY_STREAMS or STREAM_TOO_SLOW, unavailable
+// SERVICE_UNAVAILABLE or SERVER_STOPPING.
+func (h *Hub) Watch(ctx context.Context, who *access.Principal, cursor string, send func(Event) error) error {
+	s, err := h.join(who, cursor, rpc.CallFrom(ctx).Method, func() { rpc.InterruptWrites(ctx) })
+	if err != nil {
+		return err
+	}
+	defer h.leave(s)
+	// A revocation that came before the stream joined was not for it.
+	if err := h.config.Check(ctx, who); err != nil {
+		return err
+	}
+	for {
+		event, due := h.take(s)
+		if due {
+			err := send(event)
+			h.sent(s)
+			if err != nil && event.Ended == nil {
+				return h.reason(s, err)
+			}
+			if event.Ended != nil {
+				return event.Ended
+			}
+			continue
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			if !errors.Is(context.Cause(ctx), serve.ErrStopping) {
+				return ctx.Err()
+			}
+			h.mu.Lock()
+			s.end(rpc.Stopping(retryDelay()))
+			h.mu.Unlock()
+		}
+	}
+}
+
+// reason returns why a stream that could not send has ended.
+func (h *Hub) reason(s *stream, err error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.ended != nil {
+		return s.ended.WithCause(err)
+	}
+	return err
+}
+
+// join adds a stream. Its first event says what has changed since the cursor.
+func (h *Hub) join(who *access.Principal, cursor string, method *policy.Method, interrupt func()) (*stream, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.config.Now()
+	switch {
+	case !h.current(now):
+		return nil, h.lost()
+	case method != nil && method.OpenStreams != nil && (len(h.users[who.UserID]) >= method.OpenStreams.PerCaller || len(h.streams) >= method.OpenStreams.Total):
+		streamRefusals.Add(context.Background(), 1)
+		return nil, errTooMany
+	}
+	s := &stream{who: who, wake: make(chan struct{}, 1), alive: true, begun: now, interrupt: interrupt}
+	positions, known := h.sealer.open(cursor, len(h.feeds))
+	for i, f := range h.feeds {
+		if !known || !f.reaches(positions[i]) {
+			s.complete = true
+			continue
+		}
+		for part, kind := range partKinds {
+			if f.changed(kind+who.UserID, positions[i]) {
+				s.parts |= parts(1) << part
+			}
+		}
+	}
+	s.parts = s.parts.implied()
+	h.streams[s] = struct{}{}
+	h.users[who.UserID] = append(h.users[who.UserID], s)
+	return s, nil
+}
+
+func (h *Hub) leave(s *stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.streams, s)
+	own := h.users[s.who.UserID]
+	for i := range own {
+		if own[i] == s {
+			own[i] = own[len(own)-1]
+			own[len(own)-1] = nil
+			own = own[:len(own)-1]
+			break
+		}
+	}
+	if h.users[s.who.UserID] = own; len(own) == 0 {
+		delete(h.users, s.who.UserID)
+	}
+	reason := "closed"
+	if s.ended != nil {
+		reason = fault.Reason(s.ended)
+	}
+	countEnd(reason)
+}
+
+// take returns the next event of a stream, if one is due. The stream counts as sending
+// until sent.
+func (h *Hub) take(s *stream) (Event, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	event := Event{Cursor: h.position()}
+	switch {
+	case s.ended != nil:
+		event.Ended = s.ended
+	case s.complete || s.parts != 0:
+		event.Complete, event.Parts = s.complete, s.parts.names()
+		if s.complete {
+			event.Parts = allParts
+		}
+		s.complete, s.parts, s.merged = false, 0, 0
+	case s.refreshDue:
+		event.RefreshDue, s.refreshDue = true, false
+	case !s.alive:
+		return Event{}, false
+	}
+	s.alive = false
+	s.sending = h.config.Now()
+	countEvent(event)
+	return event, true
+}
+
+func (h *Hub) sent(s *stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.sending, s.quiet = time.Time{}, h.config.Now()
+}
+
+// position returns the sealed position of the hub. The caller holds the lock.
+func (h *Hub) position() string {
+	if h.cursor == "" {
+		positions := make([]position, len(h.feeds))
+		for i, f := range h.feeds {
+			positions[i] = f.at
+		}
+		h.cursor = h.sealer.seal(positions)
+	}
+	return h.cursor
+}
+
+// Changed applies an update of a change feed: its tags or, if complete, that anything may
+// have changed.
+func (h *Hub) Changed(name string, complete bool, tags []string, cursor string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := h.feed(name)
+	if f == nil {
+		return
+	}
+	f.take(h.config.Now(), complete, tags, cursor)
+	h.cursor = ""
+	if complete {
+		for s := range h.streams {
+			s.complete = true
+			s.signal()
+		}
+	}
+	for _, tag := range tags {
+		kind, id, _ := strings.Cut(tag, "/")
+		part := partOf(kind)
+		if part == 0 {
+			continue
+		}
+		for _, s := range h.users[id] {
+			s.note(part)
+		}
+	}
+}
+
+func (h *Hub) feed(name string) *feed {
+	for _, f := range h.feeds {
+		if f.name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// Revoked ends the streams whose tokens a message revokes. The revocations have been
+// applied before.
+func (h *Hub) Revoked(message *authv1.WatchRevocationsResponse) {
+	if !message.GetComplete() && len(message.GetRevocations()) == 0 {
+		return
+	}
+	sessions, accounts := map[string]bool{}, map[string]bool{}
+	for _, one := range message.GetRevocations() {
+		sessions[one.GetSessionId()] = true
+		accounts[one.GetLeastVersion().GetAccountId()] = true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.streams {
+		if !message.GetComplete() && !sessions[s.who.SessionID] && !accounts[s.who.UserID] {
+			continue
+		}
+		if failure, ok := errors.AsType[*connect.Error](h.config.Known(s.who)); ok {
+			s.end(failure)
+		}
+	}
+}
+
+// Run ends and wakes streams that are due, until ctx ends.
+func (h *Hub) Run(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			h.sweep()
+		}
+	}
+}
+
+func (h *Hub) sweep() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.config.Now()
+	current := h.current(now)
+	for s := range h.streams {
+		if !current {
+			s.end(h.lost())
+		}
+		s.sweep(now)
+	}
+	for _, f := range h.feeds {
+		f.prune(now)
+	}
+}
+
+// current reports whether all feeds are. The caller holds the lock.
+func (h *Hub) current(now time.Time) bool {
+	for _, f := range h.feeds {
+		if f.heard.IsZero() || now.Sub(f.heard) > feedSilence {
+			return false
+		}
+	}
+	return h.config.Fresh()
+}
+
+// lost returns the error of a stream while a feed is lost.
+func (h *Hub) lost() *connect.Error { return fault.UnavailableFor(retryDelay()) }
+
+func retryDelay() time.Duration { return rand.N(maxRetry).Round(time.Millisecond) }
+
+// Open returns how many streams are open.
+func (h *Hub) Open() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.streams)
+}

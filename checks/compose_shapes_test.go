@@ -1,0 +1,152 @@
+package checks
+
+import (
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"gatehouse/app"
+	"gatehouse/checks/composefile"
+)
+
+const (
+	serveFile = "compose.serve.yaml"
+	scaleFile = "compose.scale.yaml"
+)
+
+// shapes are the published ports of each file that stands alone.
+var shapes = map[string]map[string]string{
+	serveFile: {"serve": "127.0.0.1:8001", "mailpit": "127.0.0.1:8025"},
+	scaleFile: {"haproxy": "127.0.0.1:8001", "mailpit": "127.0.0.1:8025"},
+}
+
+func TestComposeShapesGiveTheSettingsOfComposeYAML(t *testing.T) {
+	t.Parallel()
+	reference := map[string]string{}
+	for _, service := range composefile.Services(t, composefile.Fresh(t)) {
+		for name, value := range service.Environment {
+			reference[name] = *value
+		}
+	}
+	for path := range shapes {
+		given := map[string]bool{}
+		for name, service := range composefile.FreshFile(t, path).Services {
+			if service.Image != composefile.Image {
+				continue
+			}
+			reads := settingsOf(t, service.Command)
+			for setting, value := range service.Environment {
+				given[setting] = true
+				if !slices.Contains(reads, setting) {
+					t.Errorf("%s: %s is given %s, which gatehouse %s does not read", path, name, setting, strings.Join(service.Command, " "))
+				}
+				if *value == "" && !slices.Contains(composefile.Optional, setting) {
+					t.Errorf("%s: %s is given no value for %s", path, name, setting)
+				}
+			}
+		}
+		for setting := range reference {
+			// One process calls nothing.
+			peer := slices.ContainsFunc(app.Services(), func(service app.Definition) bool { return setting == strings.ToUpper(service.Name)+"_URL" })
+			if !given[setting] && !(path == serveFile && peer) {
+				t.Errorf("%s passes no %s, which compose.yaml does", path, setting)
+			}
+		}
+	}
+}
+
+func TestComposeShapesAreConfinedAndWatched(t *testing.T) {
+	t.Parallel()
+	for path, published := range shapes {
+		project := composefile.FreshFile(t, path)
+		for name, service := range project.Services {
+			var got []string
+			for _, port := range service.Ports {
+				got = append(got, port.HostIP+":"+port.Published)
+			}
+			if strings.Join(got, " ") != published[name] {
+				t.Errorf("%s: %s is published on %q, want %q", path, name, got, published[name])
+			}
+			if !service.ReadOnly || !slices.Equal(service.CapDrop, []string{"ALL"}) || !slices.Contains(service.SecurityOpt, "no-new-privileges:true") || service.Privileged {
+				t.Errorf("%s: %s: read_only %t, cap_drop %q, security_opt %q", path, name, service.ReadOnly, service.CapDrop, service.SecurityOpt)
+			}
+			if name != "schema" && (service.Restart != types.RestartPolicyUnlessStopped || service.HealthCheck == nil) {
+				t.Errorf("%s: %s has the restart policy %q and the health check %v", path, name, service.Restart, service.HealthCheck)
+			}
+			for _, mount := range service.Volumes {
+				if _, err := os.Stat(mount.Source); mount.Type == types.VolumeTypeBind && (err != nil || !mount.ReadOnly) {
+					t.Errorf("%s: %s mounts %s, read-only: %t: %v", path, name, mount.Source, mount.ReadOnly, err)
+				}
+			}
+			if _, reached := service.Networks["default"]; !reached && len(service.Ports) > 0 {
+				t.Errorf("%s: %s publishes a port from an internal network", path, name)
+			}
+		}
+		if !project.Networks["database"].Internal {
+			t.Errorf("%s: Postgres is reached from outside", path)
+		}
+	}
+}
+
+func TestComposeScaleHasTwoOfEach(t *testing.T) {
+	t.Parallel()
+	project := composefile.FreshFile(t, scaleFile)
+	for _, service := range app.Services() {
+		composed := project.Services[service.Name]
+		if composed.Deploy == nil || composed.Deploy.Replicas == nil || *composed.Deploy.Replicas != 2 {
+			t.Errorf("%s has not two containers: %+v", service.Name, composed.Deploy)
+		}
+		// Each URL leads to the primary, whichever server that is.
+		for setting, value := range composed.Environment {
+			if strings.HasSuffix(setting, "DATABASE_URL") && !strings.HasSuffix(*value, "@postgres:5432,standby:5432/gatehouse?sslmode=disable&target_session_attrs=read-write") {
+				t.Errorf("%s: %s leads to one server only", service.Name, setting)
+			}
+		}
+	}
+	bff := project.Services["bff"]
+	if got := bff.Environment["REDIS_URL"]; got == nil || *got != "redis://valkey:6379" {
+		t.Errorf("the gateways share no rates through valkey: REDIS_URL is %v", got)
+	}
+	if got := bff.Environment["GATEHOUSE_TRUSTED_PROXIES"]; got == nil || *got == "" {
+		t.Error("all callers have the load balancer's address")
+	}
+	cfg, err := os.ReadFile("deploy/compose/haproxy.cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`(?m)^    server-template bff \d+ bff` + *bff.Environment["GATEHOUSE_LISTEN"] + `$`, `(?m)^    bind :8001$`, `set-header X-Forwarded-For %\[src\]`, `httpchk GET /readyz`} {
+		if !regexp.MustCompile(want).Match(cfg) {
+			t.Errorf("haproxy.cfg has no %s", want)
+		}
+	}
+	for service, on := range map[string][]string{"schema": {"postgres", "standby"}, "standby": {"postgres"}, "haproxy": {"bff"}} {
+		if got := slices.Sorted(maps.Keys(project.Services[service].DependsOn)); !slices.Equal(got, on) {
+			t.Errorf("%s waits for %q, want %q", service, got, on)
+		}
+	}
+}
+
+// Mail holds links that sign people in, and a page that points its own name at this machine
+// reads what asks for no password.
+func TestTheMailboxAsksForAPasswordAndReceivesTheMail(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"compose.yaml", serveFile, scaleFile} {
+		project := composefile.FreshFile(t, path)
+		mailpit := project.Services["mailpit"].Environment
+		if login := mailpit["MP_UI_AUTH"]; login == nil || !regexp.MustCompile(`^mailpit:[0-9a-f]{64}$`).MatchString(*login) {
+			t.Errorf("%s: the mailbox asks for no password", path)
+		}
+		sender := project.Services["auth"]
+		if path == serveFile {
+			sender = project.Services["serve"]
+		}
+		if got, want := *sender.Environment["SMTP_URL"], "smtp://mailpit"+strings.TrimPrefix(*mailpit["MP_SMTP_BIND_ADDR"], "0.0.0.0")+"?tls=none"; got != want {
+			t.Errorf("%s: mail goes to %s, want %s", path, got, want)
+		}
+	}
+}

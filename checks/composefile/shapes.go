@@ -1,0 +1,18 @@
+package composefile
+
+import (
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// FreshFile loads another compose file, alone, with newly generated secrets.
+func FreshFile(t *testing.T, path string) *types.Project {
+	t.Helper()
+	_, secrets := NewEnvScript(t).Run(t)
+	project, err := load(t.Context(), []string{path}, secrets)
+	if err != nil {
+		t.Fatalf("load %s: %v", path, err)
+	}
+	return project
+}

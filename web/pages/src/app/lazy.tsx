@@ -1,0 +1,26 @@
+import type { ComponentType } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { ErrorState, Skeleton } from "../ui/feedback.js";
+import { problemOf, type Problem } from "./problem.js";
+
+/** Returns a page whose script is loaded when it first opens, so that the other pages open sooner. */
+export function lazy(load: () => Promise<ComponentType>): ComponentType {
+  let loaded: ComponentType | undefined;
+  return function Lazy() {
+    const [Page, setPage] = useState<ComponentType | undefined>(() => loaded);
+    const [problem, setProblem] = useState<Problem>();
+    useEffect(() => {
+      if (loaded) return;
+      load().then(
+        (page) => {
+          loaded = page;
+          setPage(() => page);
+        },
+        (thrown: unknown) => setProblem(problemOf(thrown)),
+      );
+    }, []);
+    if (Page) return <Page />;
+    // The gateway may have been replaced: the page as a whole is loaded again.
+    return problem ? <ErrorState problem={problem} retry={() => location.reload()} /> : <Skeleton lines={6} />;
+  };
+}

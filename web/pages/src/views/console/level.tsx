@@ -1,0 +1,51 @@
+import { useState } from "preact/hooks";
+import { confirmed, notice } from "../../app/actions.js";
+import { Cancelled, problemOf } from "../../app/problem.js";
+import { loadSession, security } from "../../app/session.js";
+import { t } from "../../app/texts.js";
+import { Button } from "../../ui/button.js";
+import { Alert } from "../../ui/feedback.js";
+import { EnrolTotp, RecoveryCodes } from "../account/enrol.js";
+
+/**
+ * What a page shows in the place of something that needs the second factor: the step-up, or
+ * setting up a second factor without leaving the page. `call` is what needs it; `done` shows it.
+ */
+export function LevelAlert({ texts, call, done }: { texts: "console.needs" | "user.factors_need"; call: () => Promise<unknown>; done: () => void }) {
+  const lacksFactor = !security.value?.secondFactor;
+  const raise = async () => {
+    try {
+      await confirmed(call);
+      done();
+    } catch (thrown) {
+      if (!(thrown instanceof Cancelled)) notice.value = problemOf(thrown).text;
+    }
+  };
+  const [kind, action] = lacksFactor ? ["factor", <EnrolButton key="enrol" done={done} />] : ["level", <Button key="confirm" kind="primary" onClick={() => void raise()}>{t("console.confirm")}</Button>];
+  const words = {
+    "console.needs": kind === "factor" ? [t("console.needs_factor_title"), t("console.needs_factor")] : [t("console.needs_level_title"), t("console.needs_level")],
+    "user.factors_need": kind === "factor" ? [t("user.factors_need_factor_title"), t("user.factors_need_factor")] : [t("user.factors_need_level_title"), t("user.factors_need_level")],
+  }[texts];
+  return (
+    <Alert kind="warning" title={words[0]!} action={action}>
+      {words[1]}
+    </Alert>
+  );
+}
+
+/** Sets up a second factor in place. */
+function EnrolButton({ done }: { done: () => void }) {
+  const [step, setStep] = useState<"enrol" | readonly string[]>();
+  const finish = async () => {
+    setStep(undefined);
+    await loadSession();
+    done();
+  };
+  return (
+    <>
+      <Button kind="primary" onClick={() => setStep("enrol")}>{t("confirm.enrol_verb")}</Button>
+      {step === "enrol" && <EnrolTotp onClose={() => setStep(undefined)} done={(codes) => (codes.length > 0 ? setStep(codes) : void finish())} />}
+      {Array.isArray(step) && <RecoveryCodes codes={step as readonly string[]} onClose={() => void finish()} />}
+    </>
+  );
+}

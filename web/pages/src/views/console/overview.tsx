@@ -1,0 +1,135 @@
+import { MailStatus, UserStatus } from "@gatehouse/client";
+import type { ComponentChildren } from "preact";
+import { confirmed, useResource, type Resource } from "../../app/actions.js";
+import { security } from "../../app/session.js";
+import { users } from "../../app/users-client.js";
+import { t } from "../../app/texts.js";
+import { SigningKeyState, type ListSigningKeysResponse } from "../../../../../clients/typescript/src/gen/bff/v1/signing_keys_pb.js";
+import { ButtonLink } from "../../ui/button.js";
+import { Card } from "../../ui/data.js";
+import { Badge, Loaded } from "../../ui/feedback.js";
+import { Icon, type IconName } from "../../ui/icons.js";
+import { ConsolePage } from "./frame.js";
+import { HealthCard, loadHealth, type Health } from "./health.js";
+
+/** /console: what needs attention first, then the health of the services and counts. */
+export function ConsoleOverview() {
+  return (
+    <ConsolePage title={t("console.overview")} lead={t("console.overview_lead")}>
+      <Overviewed />
+    </ConsolePage>
+  );
+}
+
+/** How many entries of a list are counted; a list that is longer shows that it is. */
+const counted = 100;
+
+interface Count {
+  readonly count: number;
+  readonly more: boolean;
+}
+
+const shown = ({ count, more }: Count) => t(more ? "console.count_more" : "console.count", { count });
+
+async function countUsers(status: UserStatus, signal: AbortSignal): Promise<Count> {
+  const { users: found, nextPageToken } = await confirmed(() => users.listUsers({ pageSize: counted, status }, { signal }));
+  return { count: found.length, more: nextPageToken !== "" };
+}
+
+async function countMails(status: MailStatus, signal: AbortSignal): Promise<Count> {
+  const { mails, nextPageToken } = await confirmed(() => users.listMails({ pageSize: counted, status }, { signal }));
+  return { count: mails.length, more: nextPageToken !== "" };
+}
+
+function Overviewed() {
+  const health = useResource(loadHealth);
+  const failed = useResource((signal) => countMails(MailStatus.FAILED, signal));
+  const pending = useResource((signal) => countMails(MailStatus.PENDING, signal));
+  const keys = useResource((signal) => confirmed(() => users.listSigningKeys({}, { signal })));
+  const all = useResource((signal) => countUsers(UserStatus.UNSPECIFIED, signal));
+  const disabled = useResource((signal) => countUsers(UserStatus.DISABLED, signal));
+  return (
+    <>
+      <Attention health={health} failed={failed} keys={keys} />
+      <div class="halves">
+        <HealthCard from={health} />
+        <Card title={t("console.counts")}>
+          <dl class="counts">
+            <Counted name={t("users.title")} from={all} href="/console/users" />
+            <Counted name={t("console.disabled_users")} from={disabled} href="/console/users?status=disabled" />
+            <Counted name={t("console.pending_mails")} from={pending} href="/console/mails" />
+            <Counted name={t("console.failed_mails")} from={failed} href="/console/mails?status=failed" />
+          </dl>
+        </Card>
+      </div>
+    </>
+  );
+}
+
+function Counted({ name, from, href }: { name: string; from: Resource<Count>; href: string }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>
+        <Loaded from={from} lines={1}>{(count) => <a href={href}>{shown(count)}</a>}</Loaded>
+      </dd>
+    </div>
+  );
+}
+
+interface Finding {
+  readonly icon: IconName;
+  readonly title: string;
+  readonly text: ComponentChildren;
+  readonly href?: string;
+  readonly verb?: string;
+}
+
+/** Reports whether the key that signs should have been followed by now. */
+function isOverdue({ keys }: ListSigningKeysResponse): boolean {
+  const signing = keys.find(({ state }) => state === SigningKeyState.SIGNING);
+  return signing?.replaceTime !== undefined && Number(signing.replaceTime.seconds) * 1000 < Date.now();
+}
+
+function Attention({ health, failed, keys }: { health: Resource<Health>; failed: Resource<Count>; keys: Resource<ListSigningKeysResponse> }) {
+  const findings: Finding[] = [];
+  if (health.kind === "ready") {
+    for (const { name, well } of health.value.parts) {
+      if (!well) findings.push({ icon: "alert", title: t("attention.unhealthy", { name }), text: t("attention.unhealthy_help") });
+    }
+  }
+  if (failed.kind === "ready" && failed.value.count > 0) {
+    findings.push({ icon: "mail", title: t("attention.mails", { count: failed.value.count }), text: t("attention.mails_help"), href: "/console/mails?status=failed", verb: t("overview.see") });
+  }
+  if (keys.kind === "ready" && isOverdue(keys.value)) {
+    findings.push({ icon: "key", title: t("attention.key"), text: t("attention.key_help"), href: "/console/keys", verb: t("overview.see") });
+  }
+  if (security.value && !security.value.secondFactor) {
+    findings.push({ icon: "shield", title: t("attention.factor"), text: t("attention.factor_help"), href: "/account/factors", verb: t("overview.set_up") });
+  }
+  const isLoading = [health, failed, keys].some(({ kind }) => kind === "loading");
+  return (
+    <Card title={t("attention.title")} badge={findings.length > 0 && <Badge kind="warning">{findings.length}</Badge>}>
+      <Loaded from={isLoading ? { kind: "loading", reload: () => undefined } : { kind: "ready", value: findings, reload: () => undefined }} lines={2}>
+        {(all) =>
+          all.length === 0 ? (
+            <p class="muted">{t(health.kind === "ready" && failed.kind === "ready" && keys.kind === "ready" ? "attention.none" : "attention.partial")}</p>
+          ) : (
+            <ul class="rows">
+              {all.map(({ icon, title, text, href, verb }) => (
+                <li key={title}>
+                  <Icon name={icon} />
+                  <div>
+                    <p class="row-title">{title}</p>
+                    <p class="row-text">{text}</p>
+                  </div>
+                  {href && verb && <ButtonLink href={href}>{verb}</ButtonLink>}
+                </li>
+              ))}
+            </ul>
+          )
+        }
+      </Loaded>
+    </Card>
+  );
+}

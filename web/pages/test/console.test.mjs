@@ -1,0 +1,413 @@
+// The console, in Chromium, against a gateway, an auth and a users in a process each.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { after, before, describe, it } from "node:test";
+import { promisify } from "node:util";
+import { launch, visit } from "../../test/browser.mjs";
+import { apart, up } from "../../test/system.mjs";
+import { accessibilityFaults, assertWhole, newEmail, password, picture, register, signIn, totp } from "./people.mjs";
+import { payloads } from "./payloads.mjs";
+
+let system, roles, browser, url, administrator;
+
+before(async () => {
+  system = await up();
+  roles = await apart(system);
+  url = roles.url;
+  administrator = newEmail();
+  await createAdministrator(administrator);
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await roles?.stop();
+  await system?.stop();
+});
+
+/** Creates an administrator as an operator does. */
+const createAdministrator = email => promisify(execFile)(system.program, ["admin", "create", email, "--password", password], {
+  env: { ...process.env, ...roles.database, GATEHOUSE_SECRET_KEY: "22".repeat(32) },
+});
+
+/** Opens a browser of somebody. Refused calls are what some tests are about: the browser reports each as an error. */
+async function open(options = {}) {
+  const { context, page, faults } = await visit(browser, url, options);
+  return { context, page, async leave() {
+    const others = faults.filter(fault => !/Failed to load resource: the server responded with a status of (400|401|403|404|409|429|503)/.test(fault));
+    await context.close();
+    assert.deepEqual(others, []);
+  } };
+}
+
+/** Opens a browser in which the administrator is signed in. */
+async function openAsAdministrator(options = {}) {
+  const opened = await open(options);
+  await signIn(opened.context, url, administrator);
+  return opened;
+}
+
+const heading = (page, name) => page.getByRole("heading", { level: 1, name, exact: true }).waitFor();
+const loaded = page => page.locator("[aria-busy=true]").first().waitFor({ state: "detached" });
+const toast = (page, text) => page.locator(".toast").getByText(text, { exact: false }).waitFor();
+
+/** Opens the page of a user by searching for them. */
+async function openUser(page, email) {
+  await page.goto(`${url}/console/users`);
+  await page.getByLabel("Search by email or name").fill(email);
+  await page.getByRole("link", { name: email, exact: true }).click();
+  await heading(page, "User");
+  await page.getByRole("heading", { level: 2, name: email }).waitFor();
+}
+
+/** Presses the button of an action, and confirms it in the dialog. */
+async function act(page, name) {
+  await page.locator(".actions").getByRole("button", { name, exact: true }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByRole("button", { name, exact: true }).click();
+}
+
+const canSignIn = async email => (await fetch(`${url}/bff.v1.AuthService/Login`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ email, password }) })).status;
+
+describe("the console", () => {
+  it("tells somebody without the role that it is for administrators", async () => {
+    const { context, page, leave } = await open();
+    await signIn(context, url, await register(url));
+    for (const path of ["/console", "/console/users", "/console/audit", "/console/mails", "/console/keys", "/console/policy"]) {
+      await page.goto(url + path);
+      await page.getByText("The console is for administrators").waitFor();
+      assert.equal(await page.getByRole("table").count(), 0, path);
+    }
+    await leave();
+  });
+
+  it("shows what needs attention, the health of the services, and counts", async () => {
+    const { page, leave } = await openAsAdministrator();
+    await register(url);
+    await page.goto(`${url}/console`);
+    await heading(page, "Overview");
+    await page.getByText("Your own account has no second factor").waitFor();
+    const health = page.locator("section.card").filter({ has: page.getByRole("heading", { name: "Health" }) });
+    for (const name of ["gateway", "auth", "users"]) await health.getByRole("listitem").filter({ hasText: name }).getByText("Healthy", { exact: true }).waitFor();
+    const shown = Number(await page.locator(".counts a[href='/console/users']").innerText());
+    assert.ok(shown >= 2, `${shown} users`);
+    await leave();
+  });
+
+  it("says first that a service is down, and shows the rest", async () => {
+    const { page, leave } = await openAsAdministrator();
+    await page.goto(`${url}/console/policy`);
+    await page.getByRole("table").waitFor();
+    await roles.stopUsers();
+    const health = page.locator("section.card").filter({ has: page.getByRole("heading", { name: "Health" }) });
+    try {
+      await page.getByRole("link", { name: "Overview", exact: true }).first().click();
+      await page.getByText("users is not healthy").waitFor();
+      await health.getByText("Not healthy").waitFor();
+      await picture(page, "console-service-down");
+      // Who is signed in cannot be found out now, but the health is shown still.
+      await page.reload();
+      await page.locator(".alert.danger").first().waitFor();
+      await health.getByText("Not healthy").waitFor();
+      assert.deepEqual(await accessibilityFaults(page), []);
+    } finally {
+      await roles.startUsers();
+    }
+    await page.getByRole("button", { name: "Try again" }).click();
+    await heading(page, "Overview");
+    await leave();
+  });
+
+  it("lists the signing keys, and never more than their public side", async () => {
+    const { page, leave } = await openAsAdministrator();
+    await page.goto(`${url}/console/keys`);
+    await page.getByText("Signs", { exact: true }).waitFor();
+    const { keys } = await (await fetch(`${url}/.well-known/jwks.json`)).json();
+    for (const { kid } of keys) await page.getByRole("rowheader", { name: kid }).waitFor();
+    await page.getByText(url, { exact: true }).waitFor();
+    await leave();
+  });
+
+  it("says who may call what", async () => {
+    const { page, leave } = await openAsAdministrator();
+    await page.goto(`${url}/console/policy`);
+    await page.getByLabel("Search by method, path or role").fill("resetUserFactors");
+    const row = page.getByRole("row").filter({ hasText: ":resetFactors" });
+    await row.getByText("admin", { exact: true }).waitFor();
+    await row.getByText("recent sign-in, second factor, if set up").waitFor();
+    await page.getByLabel("Search by method, path or role").fill("there is no such method");
+    await page.getByRole("button", { name: "Clear the filter" }).click();
+    assert.ok(await page.getByRole("row").count() > 40);
+    await leave();
+  });
+});
+
+describe("an administrator", () => {
+  it("creates a user, finds them while typing, and changes what belongs to them", async () => {
+    const { page, leave } = await openAsAdministrator();
+    const email = newEmail();
+    await page.goto(`${url}/console/users`);
+    await page.getByRole("button", { name: "Create user" }).click();
+    const dialog = page.getByRole("dialog", { name: "Create user" });
+    await dialog.getByLabel("Email", { exact: true }).fill(email);
+    await dialog.getByLabel("First name").fill("Grace");
+    await dialog.getByLabel("Roles").fill("editor, reviewer");
+    await dialog.getByLabel("With a password from you").check();
+    await dialog.getByLabel("Password", { exact: true }).fill(password);
+    assert.deepEqual(await accessibilityFaults(page), []);
+    await picture(page, "console-create-user");
+    await dialog.getByRole("button", { name: "Create user" }).click();
+    await heading(page, "User");
+    await toast(page, `The account ${email} is created.`);
+    await page.locator(".facts").getByText("Grace").waitFor();
+    await page.locator(".facts").getByText("reviewer").waitFor();
+
+    await page.getByRole("button", { name: "Edit" }).click();
+    await page.getByRole("dialog").getByLabel("Last name").fill("Hopper");
+    await page.getByRole("dialog").getByRole("button", { name: "Save" }).click();
+    await page.locator(".facts").getByText("Grace Hopper").waitFor();
+
+    await page.getByRole("button", { name: "Change roles" }).click();
+    await page.getByRole("dialog").getByLabel("Roles").fill("Not A Role");
+    await page.getByRole("dialog").getByRole("button", { name: "Save" }).click();
+    await page.getByRole("dialog").getByRole("alert").waitFor();
+    await page.getByRole("dialog").getByLabel("Roles").fill("editor");
+    await page.getByRole("dialog").getByRole("button", { name: "Save" }).click();
+    await toast(page, "The roles are changed.");
+    await page.locator(".facts").getByText("reviewer").waitFor({ state: "detached" });
+
+    const next = newEmail();
+    await page.getByRole("button", { name: "Change email" }).click();
+    await page.getByRole("dialog").getByLabel("New email").fill(next);
+    await page.getByRole("dialog").getByRole("button", { name: "Change email" }).click();
+    await toast(page, `The email is now ${next}.`);
+    await openUser(page, next);
+    await leave();
+  });
+
+  it("disables, enables and deletes a user, each after saying what it does", async () => {
+    const { page, leave } = await openAsAdministrator();
+    const email = await register(url);
+    await openUser(page, email);
+    await page.locator(".actions").getByRole("button", { name: "Disable user" }).click();
+    await page.getByRole("dialog", { name: `Disable ${email}?` }).getByText("is signed out everywhere").waitFor();
+    assert.deepEqual(await accessibilityFaults(page), []);
+    await picture(page, "console-disable-user");
+    await page.keyboard.press("Escape");
+    assert.equal(await canSignIn(email), 200);
+    await act(page, "Disable user");
+    await toast(page, `${email} is disabled.`);
+    assert.notEqual(await canSignIn(email), 200);
+    await act(page, "Enable user");
+    await toast(page, `${email} can sign in again.`);
+    assert.equal(await canSignIn(email), 200);
+    const address = page.url();
+    await act(page, "Delete user");
+    await heading(page, "Users");
+    await toast(page, `${email} is deleted.`);
+    await page.goto(address);
+    await page.getByRole("heading", { name: "This user does not exist any more" }).waitFor();
+    await page.getByText("Each service that stored data").waitFor();
+    await leave();
+  });
+
+  it("ends one session, and all of them", async () => {
+    const { page, leave } = await openAsAdministrator();
+    const email = await register(url);
+    for (const agent of ["Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0", "curl/8.0"]) {
+      await fetch(`${url}/bff.v1.AuthService/Login`, { method: "POST", headers: { "Content-Type": "application/json", "User-Agent": agent }, body: JSON.stringify({ email, password }) });
+    }
+    await openUser(page, email);
+    const sessions = page.locator("section.card").filter({ has: page.getByRole("heading", { name: "Sessions", exact: true }) });
+    const firefox = sessions.getByRole("listitem").filter({ hasText: "Firefox" });
+    await firefox.getByRole("button", { name: "End" }).click();
+    await firefox.waitFor({ state: "detached" });
+    await sessions.getByRole("listitem").filter({ hasText: "curl" }).waitFor();
+    await act(page, "End all sessions");
+    await toast(page, `${email} is signed out everywhere.`);
+    await sessions.getByText("Not signed in anywhere.").waitFor();
+    await leave();
+  });
+
+  it("is told when this server sends no mail, and nothing changes", async () => {
+    const { page, leave } = await openAsAdministrator();
+    const email = await register(url);
+    await openUser(page, email);
+    await act(page, "Reset password");
+    await page.getByRole("dialog").getByRole("alert").getByText("This server sends no mail", { exact: false }).waitFor();
+    assert.equal(await canSignIn(email), 200);
+    await leave();
+  });
+
+  it("reads the audit of one person, by kind and by outcome", async () => {
+    const { page, leave } = await openAsAdministrator();
+    const email = await register(url);
+    await fetch(`${url}/bff.v1.AuthService/Login`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ email, password: "quite another password" }) });
+    await openUser(page, email);
+    await page.getByRole("link", { name: "All events" }).click();
+    await heading(page, "Audit");
+    await page.locator(".filter-person").getByText(email).waitFor();
+    await page.getByText("Account created").waitFor();
+    await page.getByLabel("Outcome").selectOption({ label: "Refused" });
+    await page.getByText("The email or the password is wrong.").waitFor();
+    await page.getByText("Account created").waitFor({ state: "detached" });
+    await page.getByRole("button", { name: "Clear the filter" }).click();
+    await page.locator(".filter-person").waitFor({ state: "detached" });
+    await leave();
+  });
+
+  it("pages through more users than fit, forth and back", async () => {
+    const { page, leave } = await openAsAdministrator();
+    for (let made = 0; made < 26; made++) await register(url);
+    await page.goto(`${url}/console/users`);
+    const first = await page.getByRole("rowheader").first().innerText();
+    await page.getByRole("button", { name: "Next" }).click();
+    await page.getByRole("rowheader", { name: first }).waitFor({ state: "detached" });
+    await page.getByRole("button", { name: "Previous" }).click();
+    await page.getByRole("rowheader", { name: first }).waitFor();
+    await leave();
+  });
+});
+
+describe("what is mailed", () => {
+  it("invites, resets passwords and factors, and is listed", async () => {
+    const { context, page, faults } = await visit(browser, system.url);
+    await signIn(context, system.url, system.email, system.password);
+    const email = newEmail();
+    await page.goto(`${system.url}/console/users`);
+    await page.getByRole("button", { name: "Create user" }).click();
+    await page.getByRole("dialog").getByLabel("Email", { exact: true }).fill(email);
+    await page.getByRole("dialog").getByRole("button", { name: "Create user" }).click();
+    await toast(page, "an invitation is on its way");
+    await heading(page, "User");
+    await act(page, "Reset password");
+    await toast(page, `The password of ${email} is removed.`);
+    await act(page, "Reset factors");
+    await toast(page, `The second factors of ${email} are removed.`);
+    await page.getByRole("link", { name: "Mails", exact: true }).first().click();
+    await heading(page, "Mails");
+    const rows = page.getByRole("row").filter({ hasText: email });
+    await rows.filter({ hasText: "Invitation" }).first().waitFor();
+    await page.getByLabel("Status").selectOption({ label: "Sent" });
+    await rows.filter({ hasText: "Sent" }).first().waitFor();
+    await page.getByLabel("Status").selectOption({ label: "Failed" });
+    await page.getByRole("heading", { name: "No mail fits" }).waitFor();
+    await page.getByRole("button", { name: "Clear the filter" }).click();
+    await rows.first().waitFor();
+    await context.close();
+    assert.deepEqual(faults.filter(fault => !/status of 400/.test(fault)), []); // its second factors need level 2
+  });
+
+  it("and failed needs attention, and is sent again or says why not", async () => {
+    const { context, page, faults } = await visit(browser, system.url);
+    await signIn(context, system.url, system.email, system.password);
+    // Nothing in the API makes a dead letter: a mail server must refuse for a day.
+    await promisify(execFile)(system.program, ["psql", "-c", "UPDATE auth.mails SET sent_time = NULL, fail_time = now(), last_error = '<script>window.hacked=1</script> refused' WHERE kind = 'invitation'"], {
+      env: { ...process.env, GATEHOUSE_DATA_DIR: system.data },
+    });
+    await page.goto(`${system.url}/console`);
+    await page.getByText(/mails? could not be delivered/).waitFor();
+    await page.locator("section.card").first().getByRole("link", { name: "View" }).click();
+    await heading(page, "Mails");
+    const row = page.getByRole("row").filter({ hasText: "Invitation" }).first();
+    await row.getByText("<script>window.hacked=1</script> refused").waitFor();
+    assert.equal(await page.evaluate(() => globalThis.hacked), undefined);
+    await picture(page, "console-mails-failed");
+    await row.getByRole("button", { name: "Send again" }).click();
+    await page.getByRole("alert").getByText("The content of this mail was erased.").waitFor();
+    await context.close();
+    assert.deepEqual(faults.filter(fault => !/status of 400/.test(fault)), []);
+  });
+});
+
+describe("what needs the second factor", () => {
+  it("offers to set one up in place, and then to confirm it", async () => {
+    const email = newEmail();
+    await createAdministrator(email);
+    const { context, page, leave } = await open();
+    await signIn(context, url, email);
+    const other = await register(url);
+    await openUser(page, other);
+    const card = page.locator("section.card").filter({ has: page.getByRole("heading", { name: "Second factors", exact: true }) });
+    await card.getByText("Seeing them needs a second factor of your own").waitFor();
+    await picture(page, "console-needs-factor");
+    await card.getByRole("button", { name: "Set up a second factor" }).click();
+    const dialog = page.getByRole("dialog", { name: "Set up an authenticator app" });
+    await dialog.getByText("The app cannot scan?").click();
+    const secret = await dialog.getByLabel("Secret for the app").inputValue();
+    await dialog.getByLabel("Code that the app shows").fill(totp(secret, -1));
+    await dialog.getByRole("button", { name: "Turn on" }).click();
+    const codes = page.getByRole("dialog", { name: "Store your recovery codes" });
+    await codes.getByLabel("I have stored the codes").check();
+    await codes.getByRole("button", { name: "Done" }).click();
+    await card.getByText("None. The password alone is enough to sign in.").waitFor();
+    await leave();
+  });
+});
+
+describe("what strangers write", () => {
+  it(`of ${payloads.length} kinds runs nowhere in the console`, async () => {
+    const { context, page, leave } = await openAsAdministrator();
+    const email = await register(url);
+    const { accessToken } = (await (await fetch(`${url}/bff.v1.AuthService/Login`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ email, password }) })).json()).signedIn.tokens;
+    const write = body => fetch(`${url}/api/v1/me`, { method: "PATCH", headers: { "Content-Type": "application/json", Authorization: `Bearer ${accessToken}` }, body: JSON.stringify(body) });
+    const attributes = Object.fromEntries(payloads.flatMap((payload, at) => [[`value${at}`, payload], [payload.slice(0, 100), at]]));
+    assert.equal((await write({ attributes })).status, 200);
+    for (const payload of payloads) { // as the name of a device, and as a name that the list shows
+      await fetch(`${url}/bff.v1.AuthService/Login`, { method: "POST", headers: { "Content-Type": "application/json", "User-Agent": payload }, body: JSON.stringify({ email, password }) });
+      await register(url, newEmail(), { firstName: payload.slice(0, 100), lastName: payload.slice(0, 100) }).catch(() => undefined); // the API refuses some
+    }
+    await openUser(page, email);
+    await page.locator(".json").getByText("window.hacked", { exact: false }).first().waitFor();
+    await page.getByRole("listitem").getByText("window.hacked", { exact: false }).first().waitFor();
+    const unhurt = async what => assert.equal(await page.evaluate(() => globalThis.hacked), undefined, what);
+    await unhurt("user");
+    await page.goto(`${url}/console/users`);
+    await page.getByRole("table").waitFor();
+    await unhurt("users");
+    await page.getByRole("button", { name: "Next" }).click();
+    await loaded(page);
+    await unhurt("more users");
+    await page.goto(`${url}/console/audit`);
+    await page.getByRole("table").waitFor();
+    await unhurt("audit");
+    for (const payload of payloads) {
+      for (const path of ["/console/users/", "/console/audit?user=", "/console/mails?status="]) {
+        await page.goto(url + path + encodeURIComponent(payload));
+        await page.getByRole("heading", { level: 1 }).waitFor();
+        await unhurt(path + payload);
+      }
+    }
+    await context.clearCookies();
+    await leave();
+  });
+});
+
+describe("every page of the console", () => {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const locale of ["en", "de"]) {
+      it(`is whole and accessible: ${colorScheme}, ${locale}`, async () => {
+        const { page, leave } = await openAsAdministrator({ colorScheme, locale });
+        await page.goto(`${url}/console/users`);
+        const person = await page.getByRole("rowheader").getByRole("link").first().getAttribute("href");
+        for (const path of ["/console", "/console/users", person, "/console/audit", "/console/mails", "/console/keys", "/console/policy"]) {
+          await page.goto("about:blank");
+          await page.goto(url + path);
+          await page.getByRole("heading", { level: 1 }).waitFor();
+          await page.locator("section.card, .alert").first().waitFor();
+          await page.waitForFunction(() => document.querySelectorAll("[aria-busy=true]").length === 0);
+          for (const width of [320, 768, 1280]) {
+            await page.setViewportSize({ width, height: 800 });
+            await assertWhole(page, `${path} ${width} px`);
+            await picture(page, `${path.replace(/users\/.+/, "users-id")}-${colorScheme}-${locale}-${width}`);
+          }
+          assert.deepEqual(await accessibilityFaults(page), [], path);
+          await page.setViewportSize({ width: 320, height: 800 });
+          await page.evaluate(() => { document.documentElement.style.fontSize = "200%"; });
+          await assertWhole(page, `${path} with large text`);
+        }
+        await leave();
+      });
+    }
+  }
+});
