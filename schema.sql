@@ -41,7 +41,8 @@ CREATE TABLE auth.accounts (
     -- sign in by the password alone.
     second_factor         boolean     NOT NULL DEFAULT false,
     factor_password_hash  text        NOT NULL DEFAULT '',
-    -- Whether the account has a way to sign in other than a password: a passkey.
+    -- Whether the account has a way to sign in other than a password: a passkey, or
+    -- an identity of another provider.
     has_sign_in           boolean     NOT NULL DEFAULT false,
     -- When the owner last got a mail about a wrong code after a right password.
     factor_alert_time     timestamptz,
@@ -276,6 +277,10 @@ CREATE TABLE auth.challenges (
     idempotency_key_hash  bytea,
     made_session_id       uuid,
     made_generation       integer,
+    -- The identity of another provider that was the first proof.
+    identity_id           uuid,
+    -- An identity to link once all proofs are given; NULL for none.
+    pending_identity      jsonb,
     create_time           timestamptz NOT NULL DEFAULT now(),
     expire_time           timestamptz NOT NULL,
     -- When the challenge stopped working before expire_time, and why.
@@ -357,6 +362,27 @@ CREATE TABLE auth.passkeys (
 );
 CREATE UNIQUE INDEX passkeys_credential_id_key ON auth.passkeys (credential_id);
 CREATE INDEX passkeys_account_id_idx ON auth.passkeys (account_id);
+
+-- Who a person is at other providers. Only an account whose email is its owner's has
+-- identities.
+CREATE TABLE auth.identities (
+    id                   uuid        NOT NULL,
+    issuer               text        NOT NULL,
+    subject              text        NOT NULL,
+    account_id           uuid        NOT NULL,
+    -- The id of the provider in GATEHOUSE_PROVIDERS that it was linked by.
+    provider             text        NOT NULL,
+    -- What the provider last said, to show; it links nothing.
+    email                text        NOT NULL DEFAULT '',
+    email_authoritative  boolean     NOT NULL DEFAULT false,
+    create_time          timestamptz NOT NULL DEFAULT now(),
+    last_used_time       timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT identities_pkey PRIMARY KEY (issuer, subject),
+    CONSTRAINT identities_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
+    CONSTRAINT identities_subject_length CHECK (octet_length(subject) BETWEEN 1 AND 255)
+);
+CREATE UNIQUE INDEX identities_id_key ON auth.identities (id);
+CREATE INDEX identities_account_id_idx ON auth.identities (account_id);
 
 -- API keys. The table stores the hash of a key's text.
 CREATE TABLE auth.api_keys (

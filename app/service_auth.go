@@ -22,14 +22,14 @@ var authService = Definition{
 	Listen:     "127.0.0.1:8002",
 	RootSchema: true,
 	Serves: []string{
-		"auth.v1.APIKeyService", "auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.DeploymentService", "auth.v1.EmailCodeService", "auth.v1.FactorService", "auth.v1.KeyService", "auth.v1.LinkService",
+		"auth.v1.APIKeyService", "auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.DeploymentService", "auth.v1.EmailCodeService", "auth.v1.FactorService", "auth.v1.FederationService", "auth.v1.KeyService", "auth.v1.LinkService",
 		"auth.v1.MailService", "auth.v1.PasskeyService", "auth.v1.RevocationService", "auth.v1.SessionService", "auth.v1.WebhookService",
 	},
 	Tells: []string{"account", "sessions"},
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &webhookFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &providerFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &webhookFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -65,6 +65,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, PasswordList: find[*passwordListFlags](s).list, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
+		Providers:            find[*providerFlags](s).open(h.logger),
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
 		SignUpDomains: find[*signUpFlags](s).domains, EmailSignIn: find[*emailSignInFlags](s).on(),
 		RememberDevice:  find[*deviceFlags](s).rememberDevice,
@@ -123,6 +124,7 @@ func examineAuth(report *doctor.Report, s *settings, testMail string) {
 	} else {
 		report.Passkeys("", nil, keys.offBecause)
 	}
+	report.Providers(find[*providerFlags](s).providers)
 	mail := find[*mailFlags](s)
 	report.Mail(mail.smtp, mail.mailbox, mail.from, testMail)
 }

@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/federation"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/rpc"
@@ -62,6 +63,9 @@ func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAc
 	}
 	if response.Factors, err = s.factors.ListFactors(ctx, &authv1.ListFactorsRequest{AccountId: id}); err != nil {
 		return nil, fmt.Errorf("export the second factors: %w", err)
+	}
+	if response.Identities, err = federation.List(ctx, s.db, id); err != nil {
+		return nil, fmt.Errorf("export the identities: %w", err)
 	}
 	keys, err := s.apiKeys.ListKeys(ctx, &authv1.ListKeysRequest{AccountId: id, Revoked: true})
 	if err != nil {

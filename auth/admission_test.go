@@ -18,6 +18,8 @@ import (
 	"gatehouse/auth/challenge"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/provider"
+	"gatehouse/internal/provider/providertest"
 )
 
 // rightCode is the code that the verifier of newFactorHarness accepts, any number of times.
@@ -297,13 +299,17 @@ func TestSigningInNeverOvertakesAnEnrolment(t *testing.T) {
 
 // waysIn are the methods whose answers can have tokens, each with a call that gives
 // everything but the second proof.
-func (h *harness) waysIn(t *testing.T, account *authv1.Account, link, key string, tokens *authv1.Tokens) map[string]func() (interface{ GetTokens() *authv1.Tokens }, error) {
+func (h *harness) waysIn(t *testing.T, other *providertest.Provider, account *authv1.Account, link, key string, tokens *authv1.Tokens) map[string]func() (interface{ GetTokens() *authv1.Tokens }, error) {
 	idempotency := &authv1.IdempotencyKey{Key: key, Procedure: "/bff.v1.AuthService/Register", RequestHash: make([]byte, 32)}
 	proof := &authv1.Proof{Kind: &authv1.Proof_TotpCode{TotpCode: "000000"}}
 	origin := &authv1.Origin{AccountId: account.GetId(), SessionId: sessionOf(t, tokens.GetRefreshToken())}
 	return map[string]func() (interface{ GetTokens() *authv1.Tokens }, error){
 		"auth.v1.SessionService.Login": func() (interface{ GetTokens() *authv1.Tokens }, error) {
 			return h.sessions.Login(t.Context(), &authv1.LoginRequest{Email: account.GetEmail(), Password: password, AcceptsChallenge: true})
+		},
+		"auth.v1.FederationService.CompleteFederatedLogin": func() (interface{ GetTokens() *authv1.Tokens }, error) {
+			h.exec(t, `INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), $1, 'ada', $2, 'work')`, other.Issuer(), account.GetId())
+			return (&federated{h, authv1.NewFederationServiceClient(h.client), other}).signIn(t)
 		},
 		"auth.v1.SessionService.CompleteLogin": func() (interface{ GetTokens() *authv1.Tokens }, error) {
 			return h.sessions.CompleteLogin(t.Context(), &authv1.CompleteLoginRequest{ChallengeToken: h.challenged(t, account.GetEmail()).GetToken(), Proof: proof})
@@ -347,7 +353,10 @@ var continues = []string{"auth.v1.SessionService.Refresh"}
 
 func TestNoWayInSkipsTheSecondFactor(t *testing.T) {
 	t.Parallel()
-	h := newFactorHarness(t, withMail, withPasskeys)
+	other := providertest.New(t)
+	h := newFactorHarness(t, withMail, withPasskeys, func(c *auth.Config) {
+		c.Providers = []*provider.Provider{provider.New(provider.Config{ID: "work", Kind: provider.OIDC, ClientID: "gatehouse", Issuer: other.Issuer()})}
+	})
 	key := "way in"
 	created, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{
 		AccountId: newID(t), Email: "ada@example.com", Password: password, SignIn: true,
@@ -358,7 +367,7 @@ func TestNoWayInSkipsTheSecondFactor(t *testing.T) {
 	}
 	link := h.mailed(t, "verify_email", "ada@example.com").Token
 	before := h.enrol(t, created.GetAccount().GetId())
-	ways := h.waysIn(t, created.GetAccount(), link, key, created.GetTokens())
+	ways := h.waysIn(t, other, created.GetAccount(), link, key, created.GetTokens())
 	for _, method := range methodsWithTokens(t) {
 		call, ok := ways[method]
 		if !ok {

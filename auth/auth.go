@@ -32,6 +32,7 @@ import (
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/emailcode"
 	"gatehouse/auth/factors"
+	"gatehouse/auth/federation"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/janitor"
 	"gatehouse/auth/keyring"
@@ -50,6 +51,7 @@ import (
 	"gatehouse/internal/feed"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/password"
+	"gatehouse/internal/provider"
 	"gatehouse/internal/webauthn"
 )
 
@@ -95,6 +97,8 @@ type Config struct {
 	MailFrom string
 	// MailTemplates render mail; nil for the built-in ones.
 	MailTemplates *post.Templates
+	// Providers are the other providers that people can sign in with.
+	Providers []*provider.Provider
 	// SecondFactorRequired says that every account must have a second factor.
 	SecondFactorRequired bool
 	// RememberDevice is how long a remembered device skips the second factor; 0
@@ -162,6 +166,7 @@ type Service struct {
 	passkey    *factors.PasskeyService
 	apiKeys    *apikeys.Service
 	factors    *factors.Service
+	federation *federation.Service
 	code       *emailcode.Service
 	webhooks   *webhooks.Service
 }
@@ -214,6 +219,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	apiKeys := &apikeys.Service{DB: db, Log: log, Mails: mails, Revocations: revocation.feed, Secrets: config.Secrets, Logger: config.Logger}
 	sessions.Verifiers = append(sessions.Verifiers, factorService.Verifiers()...)
+	federation := newFederation(config, accounts, sessions, codes, relay)
 	return &Service{
 		db: db, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
 		janitor:   janitor.New(db, config.AuditLife, config.Logger),
@@ -230,9 +236,10 @@ func New(ctx context.Context, config Config) (*Service, error) {
 			db: db, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
 			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed, factors: factorService,
 		},
-		audit:   &auditService{db: db},
-		mail:    &mailService{db: db, mails: mails},
-		apiKeys: apiKeys, factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
+		federation: federation,
+		audit:      &auditService{db: db},
+		mail:       &mailService{db: db, mails: mails},
+		apiKeys:    apiKeys, factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
 		feed: &accountlog.Service{Log: events, Expected: config.Readers},
 		webhooks: webhooks.New(webhooks.Config{
 			DB: db, Mails: mails, Secrets: config.Secrets, Networks: config.WebhookNetworks, Localhost: config.WebhookLocalhost, Logger: config.Logger,
@@ -307,6 +314,7 @@ func (s *Service) Register(server *connect.Server) {
 	s.change.changes.Register(server)
 	authv1.RegisterLinkServiceHandler(server, s.link)
 	authv1.RegisterAuditServiceHandler(server, s.audit)
+	authv1.RegisterFederationServiceHandler(server, s.federation)
 	authv1.RegisterMailServiceHandler(server, s.mail)
 	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
 	authv1.RegisterAPIKeyServiceHandler(server, s.apiKeys)

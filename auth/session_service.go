@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	errPasswordWrong   = fault.New(connect.CodeInvalidArgument, "PASSWORD_WRONG", "The password is wrong.")
+	errPasswordWrong   = passwords.ErrWrong
 	errSessionNotFound = fault.New(connect.CodeNotFound, "SESSION_NOT_FOUND", "There is no such session.")
 )
 

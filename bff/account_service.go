@@ -210,7 +210,7 @@ func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest)
 		User: userOf(export.GetAccount(), profile.Value()), Security: s.ownSecurity(ctx, export.GetAccount(), export.GetSecurity()),
 		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: ownEventsOf(id, export.GetAuditEvents()),
 		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(), Services: services(),
+		Identities: identitiesOf(export.GetIdentities()), Keys: apikeys.Public(export.GetKeys()),
 		Totp: totpOf(export.GetFactors().GetTotp()), Passkeys: passkeysOf(export.GetFactors().GetPasskeys()), RememberedDevices: devicesOf(export.GetFactors().GetRememberedDevices()),
-		Keys: apikeys.Public(export.GetKeys()),
 	}, nil
 }

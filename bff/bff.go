@@ -209,7 +209,7 @@ func (s *Service) join(config Config) error {
 	s.joinFeeds(config)
 	people := &directory{
 		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
-		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), codes: authv1.NewEmailCodeServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users), keys: authv1.NewKeyServiceClient(auth),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), codes: authv1.NewEmailCodeServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), federation: authv1.NewFederationServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users), keys: authv1.NewKeyServiceClient(auth),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
@@ -285,6 +285,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}
+	s.handleVisits(mux)
 	config.Pages.AcceptsGzip, config.Pages.Scopes = rpc.AcceptsGzip, scopesOf(s.rpc.Methods())
 	people := pages.NewHandler(config.Pages)
 	for _, pattern := range people.Patterns() {

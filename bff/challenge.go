@@ -79,5 +79,8 @@ func proofOf(req proofRequest) *authv1.Proof {
 	case req.GetEmailCode() != "":
 		return &authv1.Proof{Kind: &authv1.Proof_EmailCode{EmailCode: req.GetEmailCode()}}
 	}
+	if given, ok := req.(interface{ GetPassword() string }); ok && given.GetPassword() != "" {
+		return &authv1.Proof{Kind: &authv1.Proof_Password{Password: given.GetPassword()}}
+	}
 	return &authv1.Proof{Kind: &authv1.Proof_Passkey{Passkey: req.GetPasskey()}}
 }

@@ -28,6 +28,7 @@ type directory struct {
 	sessions    authv1.SessionServiceClient
 	links       authv1.LinkServiceClient
 	factors     authv1.FactorServiceClient
+	federation  authv1.FederationServiceClient
 	passkeys    authv1.PasskeyServiceClient
 	codes       authv1.EmailCodeServiceClient
 	mails       authv1.MailServiceClient

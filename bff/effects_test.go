@@ -25,6 +25,7 @@ const (
 	ofSessions  effect = "sessions"
 	ofPasskeys  effect = "passkeys"
 	ofFactors   effect = "second factors"
+	ofLinked    effect = "identities at other providers"
 	ofKeys      effect = "API keys"
 )
 
@@ -64,13 +65,17 @@ var effectsOf = map[string][]effect{
 	authv1.PasskeyServiceFinishPasskeyRegistrationProcedure: {ofPasskeys, ofSessions},
 	authv1.PasskeyServiceDeletePasskeyProcedure:             {ofPasskeys, ofSessions},
 	authv1.PasskeyServiceRemovePasswordProcedure:            {ofPassword},
+
+	authv1.FederationServiceCompleteFederatedLoginProcedure: {ofExistence, ofEmail, ofPassword, ofSessions, ofLinked},
+	authv1.FederationServiceCompleteLinkIdentityProcedure:   {ofLinked},
+	authv1.FederationServiceUnlinkIdentityProcedure:         {ofLinked, ofSessions},
 }
 
 // harmless are methods that change nothing of an identity.
 var harmless = []string{
 	authv1.AccountServiceGetAccountProcedure, authv1.LinkServiceSendVerificationProcedure,
 	authv1.LinkServiceRequestPasswordResetProcedure, authv1.MailServiceRetryMailProcedure,
-	authv1.EmailCodeServiceRequestSignInCodeProcedure,
+	authv1.EmailCodeServiceRequestSignInCodeProcedure, authv1.FederationServiceBeginFederationProcedure,
 	authv1.APIKeyServiceTouchKeysProcedure, authv1.APIKeyServiceRevokeSecretProcedure,
 	authv1.PasskeyServiceBeginPasskeyLoginProcedure, authv1.PasskeyServiceRenamePasskeyProcedure,
 }
@@ -79,6 +84,7 @@ const (
 	strangers    = "nobody is signed in: it makes an account of the caller's own, without roles"
 	byLink       = "the link shows that its holder reads the account's mail, and works once"
 	byItself     = "it takes the password or the second factor, and is what a recent sign-in is"
+	byProvider   = "the provider's answer shows who it is, and works once in the browser that asked for it"
 	byToken      = "it takes the session's refresh token, and reaches that session alone"
 	endsSessions = "it only ends sessions: who is attacked must be able to do that at once"
 	asksAgain    = "it only makes devices need the second factor again: who is attacked must be able to do that at once"
@@ -117,9 +123,14 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/ConfirmEmailChange":       {`{"token":"` + someLink + `"}`, byLink},
 	"bff.v1.AccountService/DeleteMe":                 {`{}`, ""},
 
-	"bff.v1.AccountService/CreateKey":  {`{"name":"Nightly","scopes":["me:read"]}`, ""},
-	"bff.v1.AccountService/RevokeKey":  {`{"keyId":"` + bob + `"}`, endsKeys},
-	"bff.v1.UserService/RevokeUserKey": {`{"userId":"` + bob + `","keyId":"` + bob + `"}`, endsKeys},
+	"bff.v1.AuthService/BeginFederatedLogin":     {`{"provider":"work"}`, ""},
+	"bff.v1.AuthService/CompleteFederatedLogin":  {`{"provider":"work","flowToken":"ghc_x","code":"x","state":"x"}`, byProvider},
+	"bff.v1.AccountService/BeginLinkIdentity":    {`{"provider":"work"}`, ""},
+	"bff.v1.AccountService/CompleteLinkIdentity": {`{"provider":"work","flowToken":"ghc_x","code":"x","state":"x"}`, ""},
+	"bff.v1.AccountService/UnlinkIdentity":       {`{"identityId":"` + bob + `"}`, ""},
+	"bff.v1.AccountService/CreateKey":            {`{"name":"Nightly","scopes":["me:read"]}`, ""},
+	"bff.v1.AccountService/RevokeKey":            {`{"keyId":"` + bob + `"}`, endsKeys},
+	"bff.v1.UserService/RevokeUserKey":           {`{"userId":"` + bob + `","keyId":"` + bob + `"}`, endsKeys},
 
 	"bff.v1.AuthService/BeginPasskeyLogin":            {`{}`, ""},
 	"bff.v1.AuthService/RequestSignInCode":            {`{"email":"ada@example.com"}`, ""},

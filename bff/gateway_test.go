@@ -533,6 +533,7 @@ func (b *backend) register(server *connect.Server, service string) {
 		authv1.RegisterRevocationServiceHandler(survey, authv1.UnimplementedRevocationServiceHandler{})
 		authv1.RegisterLinkServiceHandler(survey, authv1.UnimplementedLinkServiceHandler{})
 		authv1.RegisterFactorServiceHandler(survey, authv1.UnimplementedFactorServiceHandler{})
+		authv1.RegisterFederationServiceHandler(survey, authv1.UnimplementedFederationServiceHandler{})
 	} else {
 		usersv1.RegisterProfileServiceHandler(survey, usersv1.UnimplementedProfileServiceHandler{})
 	}

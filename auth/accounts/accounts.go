@@ -25,7 +25,9 @@ var (
 	ErrEmailTaken        = fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
 	ErrExists            = fault.New(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
 	ErrLastAdministrator = fault.New(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "This is the last active administrator. Make another one first.")
-	ErrDisabled          = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
+	// ErrLastSignIn refuses the removal of the only way to sign in.
+	ErrLastSignIn = fault.New(connect.CodeFailedPrecondition, "LAST_SIGN_IN_METHOD", "The account could not sign in after this. Add another passkey or provider first, or set a password (RequestPasswordReset).")
+	ErrDisabled   = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
 )
 
 // SortedRoles returns the roles sorted, each once, never nil.

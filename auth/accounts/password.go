@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"gatehouse/internal/database"
 )
 
 // While an account has a second factor, the hash of its password is in
@@ -42,8 +44,8 @@ func decoy() string {
 const hasPassword = `SELECT ` + PasswordHash + ` <> '' FROM auth.accounts a WHERE a.id = @id`
 
 // HasPassword reports whether an account has a password.
-func HasPassword(ctx context.Context, tx pgx.Tx, id string) (has bool, err error) {
-	if err := tx.QueryRow(ctx, hasPassword, pgx.NamedArgs{"id": id}).Scan(&has); err != nil {
+func HasPassword(ctx context.Context, db database.Querier, id string) (has bool, err error) {
+	if err := db.QueryRow(ctx, hasPassword, pgx.NamedArgs{"id": id}).Scan(&has); err != nil {
 		return false, fmt.Errorf("look at the password: %w", err)
 	}
 	return has, nil

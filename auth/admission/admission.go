@@ -56,6 +56,9 @@ type Desk struct {
 	RememberDevice time.Duration
 	// Verifiers check proofs, one for each kind in authv1.Proof that can be given.
 	Verifiers []Verifier
+	// LinkPending links a challenge's pending identity to its account, which is locked and
+	// has given all proofs; nil without other providers.
+	LinkPending func(ctx context.Context, tx pgx.Tx, account *authv1.Account, pending []byte, origin *authv1.Origin) error
 	// EmailCode mails a code to the account of the calling session, and returns the
 	// challenge of a step-up that takes it.
 	EmailCode func(ctx context.Context, origin *authv1.Origin) (*authv1.Challenge, error)
@@ -73,6 +76,13 @@ type Entry struct {
 	// before are the methods of an earlier proof, and since is its time.
 	before []string
 	since  time.Time
+	// pending is an identity to link once all proofs are given; nil for none.
+	pending []byte
+	// Since is when the first proof was given, if it was not now.
+	Since time.Time
+	// Identity is the id of the other provider's identity that is the proof; "" for
+	// another proof.
+	Identity string
 	// Hash is the hash that the password matched, if the proof is a password: an
 	// account that has another one meanwhile is not admitted. NewHash replaces it.
 	Hash, NewHash string
@@ -137,11 +147,11 @@ const (
 	insertSession = `
 		INSERT INTO auth.sessions
 			(id, account_id, token_hash, token_key, user_agent, ip_address, device_id, epoch, expire_time, max_expire_time, prune_date,
-			level, amr, authenticate_time, second_factor_time)
+			level, amr, authenticate_time, second_factor_time, identity_id)
 		SELECT @id, @account_id, @token_hash, @token_key, @user_agent, @ip_address, coalesce((SELECT device_id FROM device), @device_id), ` + deployment.CurrentEpoch + `,
 			now() + least(@idle::interval, @max::interval), now() + @max::interval,
 			(now() + least(@idle::interval, @max::interval) + @kept::interval)::date,
-			@level, CASE WHEN ` + recognised + ` THEN @amr::text[] || '{rba}' ELSE @amr END, coalesce(@since, now()), CASE WHEN @level::integer = 2 THEN now() END`
+			@level, CASE WHEN ` + recognised + ` THEN @amr::text[] || '{rba}' ELSE @amr END, coalesce(@since, now()), CASE WHEN @level::integer = 2 THEN now() END, @identity_id::uuid`
 	// Conditions of the statements that follow.
 	sessionBegun   = `EXISTS (SELECT FROM auth.sessions WHERE id = @begun)`
 	anotherSession = sessionBegun + ` AND EXISTS (SELECT FROM auth.sessions WHERE account_id = @account_id AND id <> @begun)`
@@ -190,6 +200,9 @@ func (d *Desk) newSession(e Entry) (session, error) {
 	begun.token, begun.deviceID, begun.deviceToken, begun.nextToken = token, device, d.DeviceKeys.Issue(device, owner), d.DeviceKeys.Issue(next, owner)
 	begun.signIn = accesstoken.SignIn{Level: level, AMR: amr, AuthTime: begun.at}
 	var since *time.Time
+	if e.since.IsZero() {
+		e.since = e.Since
+	}
 	if !e.since.IsZero() {
 		since, begun.signIn.AuthTime = &e.since, e.since
 	}
@@ -198,7 +211,7 @@ func (d *Desk) newSession(e Entry) (session, error) {
 		"user_agent": e.Origin.GetUserAgent(), "ip_address": e.Origin.GetIpAddress(), "device_id": device.String(),
 		"known_device": database.Optional(begun.device), "next_device": next.String(),
 		"idle": d.Idle, "max": d.Max, "kept": janitor.SessionRetention,
-		"hash": e.Hash, "new_hash": e.NewHash, "level": level, "amr": amr, "since": since,
+		"hash": e.Hash, "new_hash": e.NewHash, "level": level, "amr": amr, "since": since, "identity_id": database.Optional(e.Identity),
 	}
 	return begun, nil
 }
@@ -294,7 +307,7 @@ func (d *Desk) admit(ctx context.Context, e Entry, transact func(queue func(*pgx
 // queueChallenge adds the challenge of an entry that owes a second proof, and its audit
 // row.
 func (d *Desk) queueChallenge(ctx context.Context, batch *pgx.Batch, e Entry, begun session, token string) error {
-	owed := challenge.Challenge{Purpose: challenge.SignIn, Account: e.Account, Device: begun.device, AMR: begun.signIn.AMR}
+	owed := challenge.Challenge{Purpose: challenge.SignIn, Account: e.Account, Device: begun.device, AMR: begun.signIn.AMR, Identity: e.Identity, Pending: e.pending}
 	challenge.Queue(batch, owed, token, challengeOwed, begun.args)
 	row := audit.Row{Event: audit.Challenge, Outcome: audit.Succeeded, Account: e.Account, Origin: e.Origin}
 	return audit.Queue(ctx, batch, row, challenge.Exists, challenge.Args(token))

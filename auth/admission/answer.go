@@ -36,6 +36,9 @@ type Verifier struct {
 	// Limit counts an attempt before it is checked, and refuses one too many. It
 	// returns what to call with the result. nil for no limit.
 	Limit func(ctx context.Context, a Attempt) (Settle, error)
+	// Prepare checks what takes long, before anything is locked, and stores the result
+	// in the attempt for Verify; nil for nothing.
+	Prepare func(ctx context.Context, a *Attempt) error
 	// Verify checks the proof, and spends what works once. The account is locked, then
 	// the challenge. An error with the code invalid_argument or unauthenticated is a
 	// wrong answer, which is counted; what Verify wrote is then kept. Any other error
@@ -72,6 +75,8 @@ type Attempt struct {
 	Origin    *authv1.Origin
 	// RememberDevice asks for no second proof on this device for a while.
 	RememberDevice bool
+	// Prepared is what Prepare found.
+	Prepared string
 }
 
 // Result is what became of an attempt.
@@ -121,15 +126,20 @@ func (d *Desk) verifier(proof *authv1.Proof) (Verifier, bool) {
 	return d.Verifiers[i], true
 }
 
+// verifierOf returns the verifier of an answer.
+func (d *Desk) verifierOf(a answer) (Verifier, bool) {
+	if a.verifier != nil {
+		return *a.verifier, true
+	}
+	return d.verifier(a.attempt.Proof)
+}
+
 // answer checks a proof and calls right with it, in a transaction that holds the locks
 // of the account and the challenge. right returns the session that it made or changed.
 // If the answer is a repetition, answer returns the session of the first, and does not
 // call right.
 func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, account *authv1.Account, c challenge.Challenge, proof Proof) (challenge.Made, error)) (again challenge.Made, err error) {
-	verifier, ok := d.verifier(a.attempt.Proof)
-	if a.verifier != nil {
-		verifier, ok = *a.verifier, true
-	}
+	verifier, ok := d.verifierOf(a)
 	if !ok {
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, challenge.ErrInvalid)
 	}
@@ -143,7 +153,7 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 	}
 	var accepted Accepted
 	result := Unchecked
-	settle, err := verifier.begin(ctx, a.attempt)
+	settle, err := verifier.begin(ctx, &a.attempt)
 	if err != nil {
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
 	}
@@ -174,7 +184,7 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 			account, c.Device = accepted.Account, accepted.Device
 		}
 		made, err := right(tx, account, c, proof)
-		if err != nil {
+		if err != nil || made.Further {
 			return err
 		}
 		return c.Spend(ctx, tx, a.id, made)
@@ -202,12 +212,17 @@ func (a Accepted) committed(ctx context.Context) {
 	}
 }
 
-// begin counts an attempt, if there is a limit.
-func (v Verifier) begin(ctx context.Context, a Attempt) (Settle, error) {
-	if v.Limit == nil {
-		return func(context.Context, Result) error { return nil }, nil
+// begin counts an attempt, if there is a limit, and prepares it.
+func (v Verifier) begin(ctx context.Context, a *Attempt) (Settle, error) {
+	settle := func(context.Context, Result) error { return nil }
+	var err error
+	if v.Limit != nil {
+		settle, err = v.Limit(ctx, *a)
 	}
-	return v.Limit(ctx, a)
+	if err != nil || v.Prepare == nil {
+		return settle, err
+	}
+	return settle, v.Prepare(ctx, a)
 }
 
 // read returns the challenge of an answer, and completes the answer by its account.
@@ -219,7 +234,7 @@ func (d *Desk) read(ctx context.Context, a *answer, verifier Verifier) (challeng
 		return seen, err
 	case seen.Session != a.session:
 		return seen, challenge.ErrInvalid
-	case a.verifier == nil && !mayFollow(seen.AMR, verifier.Kind): // before the answer tells whether the code is right
+	case a.verifier == nil && !mayAnswer(seen, verifier.Kind): // before the answer tells whether the code is right
 		return seen, challenge.ErrInvalid
 	case seen.Account != "" || isRepeated(seen):
 		return seen, nil
@@ -310,10 +325,15 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 			entry.Email = "" // the owner needs no mail about a sign-in by mail
 		}
 		entry.RememberDevice = req.GetRememberDevice() && d.RememberDevice > 0
-		if len(c.AMR) > 0 {
+		if len(c.AMR) > 0 && mayFollow(c.AMR, proof.Kind) {
 			entry.before, entry.since = c.AMR, c.CreateTime
 		}
-		entry.DeviceToken = d.deviceToken(c.Device, account.GetId())
+		entry.DeviceToken, entry.Identity, entry.pending = d.deviceToken(c.Device, account.GetId()), c.Identity, c.Pending
+		further, err := d.furtherProof(ctx, tx, c, proof)
+		if err != nil || further {
+			outcome = Outcome{Account: account, Challenge: &authv1.Challenge{Token: req.GetChallengeToken(), ExpiresIn: int32(challenge.Life.Seconds())}}
+			return challenge.Made{Further: further}, err
+		}
 		done := row
 		done.Account = account.GetId()
 		entry.Row = &done
@@ -325,6 +345,11 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		}
 		if outcome.Tokens == nil {
 			return challenge.Made{}, challenge.Superseded()
+		}
+		if c.Pending != nil {
+			if err := d.LinkPending(ctx, tx, account, c.Pending, req.GetOrigin()); err != nil {
+				return challenge.Made{}, err
+			}
 		}
 		if entry.RememberDevice {
 			if err := d.remember(ctx, tx, outcome, req.GetOrigin()); err != nil {
@@ -361,11 +386,16 @@ func (d *Desk) owedAgain(ctx context.Context, purpose challenge.Purpose, token s
 	if err != nil {
 		return nil, err
 	}
-	owed, err := challenge.Read(ctx, d.DB, challenge.SignIn, string(further), nil)
+	return d.OwedAgain(ctx, string(further))
+}
+
+// OwedAgain offers a challenge once more. Errors: those of challenge.Read.
+func (d *Desk) OwedAgain(ctx context.Context, token string) (*authv1.CompleteLoginResponse, error) {
+	owed, err := challenge.Read(ctx, d.DB, challenge.SignIn, token, nil)
 	if err != nil {
 		return nil, err
 	}
-	outcome := Outcome{Account: &authv1.Account{Id: owed.Account}, Challenge: &authv1.Challenge{Token: string(further), ExpiresIn: int32(challenge.Life.Seconds())}}
+	outcome := Outcome{Account: &authv1.Account{Id: owed.Account}, Challenge: &authv1.Challenge{Token: token, ExpiresIn: int32(challenge.Life.Seconds())}}
 	if err := d.Offer(ctx, challenge.SignIn, &outcome); err != nil {
 		return nil, err
 	}

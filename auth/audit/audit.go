@@ -43,7 +43,7 @@ const (
 	LinkVerify       Event = "link.verify"               // The link of a registration or an invitation is used.
 	LinkReset        Event = "link.reset"                // A password reset link is used.
 	LinkEmail        Event = "link.email"                // The link that confirms a new email is used.
-	Login            Event = "session.login"             // Somebody signs in.
+	Login            Event = "session.login"             // Somebody signs in, with a password or in another way.
 	CodeRequest      Event = "code.request"              // A code to sign in with is requested. The answer does not reveal whether the account exists.
 	Challenge        Event = "session.challenge"         // Somebody gives the right password, or a mailed code, of an account that has a second factor.
 	Reauthenticate   Event = "session.reauthenticate"    // A signed-in person confirms their password, and the second factor if they have one.
@@ -59,6 +59,8 @@ const (
 	FactorRemove     Event = "factor.remove"             // A second factor is removed by its owner.
 	FactorReset      Event = "factor.reset"              // All second factors of an account are removed, by an administrator or an operator.
 	FactorRecover    Event = "factor.recover"            // A recovery code is used as the second factor, or the codes are replaced.
+	IdentityLink     Event = "identity.link"             // An identity at another provider is linked to an account.
+	IdentityUnlink   Event = "identity.unlink"           // An identity at another provider is removed by its owner.
 	DeviceRemember   Event = "device.remember"           // A device is remembered: the second factor is not asked there.
 	DeviceForget     Event = "device.forget"             // One or all remembered devices of an account are forgotten.
 	RefreshRecover   Event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database lost its last transactions.

@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -48,6 +49,8 @@ const (
 	EmailCode Purpose = "email_code"
 	// EnrolTOTP waits for a code of an authenticator app that is being enrolled.
 	EnrolTOTP Purpose = "enrol_totp"
+	// Federation waits for the answer of another provider.
+	Federation Purpose = "federation"
 )
 
 // Challenge is a row of auth.challenges.
@@ -59,6 +62,11 @@ type Challenge struct {
 	Account, Session, Device string
 	// AMR are the methods of the proofs that were given.
 	AMR []string
+	// Identity is the id of the other provider's identity that was the first proof; ""
+	// for another proof.
+	Identity string
+	// Pending is an identity to link once all proofs are given; nil for none.
+	Pending []byte
 	// CreateTime is on Postgres' clock.
 	CreateTime  time.Time
 	sealedState []byte
@@ -69,6 +77,8 @@ type Challenge struct {
 type Made struct {
 	Session    string
 	Generation int32
+	// Further says that the challenge goes on: another proof is owed.
+	Further bool
 	// Again says that the same answer was given before.
 	Again bool
 }
@@ -87,8 +97,8 @@ func NewToken() string {
 }
 
 const insertChallenge = `
-	INSERT INTO auth.challenges (token_hash, purpose, account_id, session_id, device_id, amr, sealed_state, create_time, expire_time)
-	SELECT @challenge, @purpose, @account_id, @session_id, @device_id, @amr, @sealed_state, clock_timestamp(), clock_timestamp() + @challenge_life::interval
+	INSERT INTO auth.challenges (token_hash, purpose, account_id, session_id, device_id, amr, sealed_state, identity_id, pending_identity, create_time, expire_time)
+	SELECT @challenge, @purpose, @account_id, @session_id, @device_id, @amr, @sealed_state, @identity_id, @pending_identity, clock_timestamp(), clock_timestamp() + @challenge_life::interval
 	WHERE `
 
 // Exists is the condition that a statement of Queue with the token has written its
@@ -139,6 +149,7 @@ func (c Challenge) args(token string, sealed []byte) pgx.NamedArgs {
 	}
 	all["purpose"], all["amr"], all["sealed_state"], all["challenge_life"] = string(c.Purpose), amr, sealed, Life
 	all["account_id"], all["session_id"], all["device_id"] = database.Optional(c.Account), database.Optional(c.Session), database.Optional(c.Device)
+	all["identity_id"], all["pending_identity"] = database.Optional(c.Identity), json.RawMessage(c.Pending)
 	return all
 }
 
@@ -184,7 +195,7 @@ func (s *Store) State(c Challenge) ([]byte, error) {
 const (
 	// By the clock, not by the transaction's beginning: it may have waited.
 	selectChallenge = `
-		SELECT coalesce(account_id::text, ''), coalesce(session_id::text, ''), coalesce(device_id::text, ''), amr, sealed_state, tries, create_time,
+		SELECT coalesce(account_id::text, ''), coalesce(session_id::text, ''), coalesce(device_id::text, ''), amr, coalesce(identity_id::text, ''), pending_identity, sealed_state, tries, create_time,
 			coalesce(end_reason, ''), expire_time <= clock_timestamp(),
 			coalesce(end_time > clock_timestamp() - @repeat::interval, false), idempotency_key_hash,
 			coalesce(made_session_id::text, ''), coalesce(made_generation, 0)
@@ -222,7 +233,7 @@ func read(ctx context.Context, db database.Querier, statement string, purpose Pu
 	var made Made
 	args := Args(token)
 	args["purpose"], args["repeat"] = string(purpose), RepeatLife
-	err := db.QueryRow(ctx, statement, args).Scan(&found.Account, &found.Session, &found.Device, &found.AMR, &found.sealedState, &tries,
+	err := db.QueryRow(ctx, statement, args).Scan(&found.Account, &found.Session, &found.Device, &found.AMR, &found.Identity, &found.Pending, &found.sealedState, &tries,
 		&found.CreateTime, &ended, &expired, &repeatable, &answered, &made.Session, &made.Generation)
 	switch {
 	case database.Missing(err):

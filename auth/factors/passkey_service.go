@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -23,7 +22,7 @@ import (
 	"gatehouse/internal/fault"
 )
 
-var errLastSignIn = fault.New(connect.CodeFailedPrecondition, "LAST_SIGN_IN_METHOD", "The account could not sign in after this. Add another passkey first, or set a password (RequestPasswordReset).")
+var errLastSignIn = accounts.ErrLastSignIn
 
 // PasskeyService implements authv1.PasskeyServiceHandler.
 type PasskeyService struct{ *Service }

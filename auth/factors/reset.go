@@ -77,7 +77,9 @@ const (
 		WITH apps AS (DELETE FROM auth.totp_factors WHERE account_id = @account_id),
 			codes AS (DELETE FROM auth.recovery_codes WHERE account_id = @account_id)
 		DELETE FROM auth.passkeys WHERE account_id = @account_id`
-	hasNoOtherSignIn = `UPDATE auth.accounts SET has_sign_in = false WHERE id = @account_id AND has_sign_in`
+	hasNoOtherSignIn = `
+		UPDATE auth.accounts a SET has_sign_in = EXISTS (SELECT FROM auth.identities WHERE account_id = a.id)
+		WHERE a.id = @account_id AND a.has_sign_in`
 )
 
 // reset removes all second factors of an account, whose row is locked, ends its sessions,

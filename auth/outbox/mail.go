@@ -45,6 +45,9 @@ const (
 	WebhookFailed   Kind = "webhook_failed"   // to administrators; values: webhook_url
 	WebhookDisabled Kind = "webhook_disabled" // to administrators; values: webhook_url
 
+	IdentityLinked   Kind = "identity_linked"   // values: provider
+	IdentityUnlinked Kind = "identity_unlinked" // values: provider
+
 	PasskeyAdded    Kind = "passkey_added"
 	PasskeyRemoved  Kind = "passkey_removed"
 	PasskeyBlocked  Kind = "passkey_blocked" // it may have been copied
@@ -77,7 +80,8 @@ type Mail struct {
 	Token string
 	// Values are the template's other values, by name: "ip_address",
 	// "user_agent", "time" (RFC 3339), "new_email", "old_email", "first_name",
-	// "code", "codes_left", "key_name", "expire_time" (RFC 3339), "webhook_url".
+	// "code", "codes_left", "provider", "key_name", "expire_time" (RFC 3339),
+	// "webhook_url".
 	Values map[string]string
 }
 

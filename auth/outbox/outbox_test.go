@@ -12,7 +12,7 @@ var kinds = []Kind{
 	VerifyEmail, AccountExists, Invitation, ResetPassword, ConfirmEmail,
 	EmailInUse, EmailRequested, EmailChanged, PasswordChanged, NewSignIn,
 	TOTPAdded, TOTPRemoved, FactorsReset, RecoveryCodeUsed, FactorFailed, EnrolmentCode, SignInCode,
-	KeyCreated, KeyExpiring, WebhookFailed, WebhookDisabled,
+	KeyCreated, KeyExpiring, WebhookFailed, WebhookDisabled, IdentityLinked, IdentityUnlinked,
 	PasskeyAdded, PasskeyRemoved, PasskeyBlocked, PasswordRemoved,
 }
 

@@ -158,6 +158,7 @@ const (
 	updateHasSignIn = `
 		UPDATE auth.accounts a
 		SET has_sign_in = EXISTS (SELECT FROM auth.passkeys WHERE account_id = a.id AND block_time IS NULL)
+			OR EXISTS (SELECT FROM auth.identities WHERE account_id = a.id)
 		WHERE a.id = @account_id`
 )
 
@@ -186,7 +187,7 @@ func Delete(ctx context.Context, tx pgx.Tx, account, id string) error {
 	return noteSignIn(ctx, tx, account)
 }
 
-// noteSignIn stores in the account's row whether it can sign in with a passkey.
+// noteSignIn stores in the account's row whether it can sign in without a password.
 func noteSignIn(ctx context.Context, tx pgx.Tx, account string) error {
 	if _, err := tx.Exec(ctx, updateHasSignIn, pgx.NamedArgs{"account_id": account}); err != nil {
 		return fmt.Errorf("note whether the account can sign in: %w", err)

@@ -5,11 +5,17 @@ package passwords
 import (
 	"context"
 
+	"connectrpc.com/connect/v2"
+
 	"gatehouse/auth/audit"
 	"gatehouse/auth/throttle"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/password"
 )
+
+// ErrWrong is the refusal of a signed-in person's wrong password, or of one that a
+// challenge asked for.
+var ErrWrong = fault.New(connect.CodeInvalidArgument, "PASSWORD_WRONG", "The password is wrong.")
 
 // Checker checks passwords.
 type Checker struct {

@@ -32,6 +32,7 @@ var kinds = []kind{
 	deleted("auth.totp_factors"),
 	deleted("auth.recovery_codes"),
 	deleted("auth.passkeys"),
+	deleted("auth.identities"),
 	{"auth.api_keys", apikeys.RevokeAll},
 	deleted("auth.remembered_devices"),
 }

@@ -9,6 +9,8 @@ import (
 // Carried are the values of a request's cookies, and the reason not to use them.
 type Carried struct {
 	access, refresh, Device string
+	// Flow is the answer of another provider, if the request may use its cookies.
+	Flow string
 	// others are further cookies of the same names; nil if there are none.
 	others *otherCookies
 	// KeepsSession reports that the client keeps its session in cookies: it sends one of

@@ -130,6 +130,9 @@ func (c *Cookies) of(r *http.Request) Carried {
 	if r.Header.Get("Authorization") == "" {
 		access, refresh := values(r, c.accessName()), values(r, c.refreshName())
 		found = Carried{access: access[0], refresh: refresh[0], Device: values(r, c.deviceName())[0]}
+		if flow := values(r, c.flowName())[0]; flow != "" && c.Origins.mayUse(r) {
+			found.Flow = flow
+		}
 		if len(access)+len(refresh) > 2 {
 			found.others = &otherCookies{access: access[1:], refresh: refresh[1:]}
 		}
@@ -261,13 +264,15 @@ func (c *Cookies) set(add func(name, value string), tokens *authv1.Tokens) {
 }
 
 func (c *Cookies) cookie(name, value string, life time.Duration) string {
+	return c.sameSite(name, value, life, http.SameSiteStrictMode)
+}
+
+func (c *Cookies) sameSite(name, value string, life time.Duration, mode http.SameSite) string {
 	age := int(life.Seconds())
 	if value == "" {
 		age = -1
 	}
-	return (&http.Cookie{
-		Name: name, Value: value, Path: "/", MaxAge: age, HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteStrictMode,
-	}).String()
+	return (&http.Cookie{Name: name, Value: value, Path: "/", MaxAge: age, HttpOnly: true, Secure: c.secure, SameSite: mode}).String()
 }
 
 // HandOver sets the cookies of a session in the response, if the client keeps its

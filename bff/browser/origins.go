@@ -67,7 +67,8 @@ func NewOrigins(origins []string, logger *slog.Logger) *Origins {
 // anyPort is the suffix of an entry that matches all ports of its host.
 const anyPort = ":*"
 
-func (s *Origins) lists(origin string) bool {
+// Lists reports whether the list has an origin.
+func (s *Origins) Lists(origin string) bool {
 	return slices.ContainsFunc(s.listed, func(listed string) bool {
 		host, many := strings.CutSuffix(listed, anyPort)
 		if !many {
@@ -84,7 +85,7 @@ func (s *Origins) lists(origin string) bool {
 // mayBegin reports whether a request may begin a session in cookies. A client that is not
 // a browser sends no origin, and may.
 func (s *Origins) mayBegin(r *http.Request) bool {
-	return s.protection.Check(r) == nil || s.lists(r.Header.Get("Origin"))
+	return s.protection.Check(r) == nil || s.Lists(r.Header.Get("Origin"))
 }
 
 // mayUse reports whether a request may use its cookies. A browser adds them to the
@@ -95,7 +96,7 @@ func (s *Origins) mayUse(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
 	default:
-		if !s.lists(r.Header.Get("Origin")) {
+		if !s.Lists(r.Header.Get("Origin")) {
 			return false
 		}
 	}
@@ -122,7 +123,7 @@ func isForm(r *http.Request) bool {
 func (s *Origins) Handler(next http.Handler) http.Handler {
 	policy := cors.New(cors.Options{
 		// Not AllowedOrigins: an empty list would admit every origin.
-		AllowOriginFunc:  s.lists,
+		AllowOriginFunc:  s.Lists,
 		AllowedMethods:   append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPatch, http.MethodDelete),
 		AllowedHeaders:   append(connectcors.AllowedHeaders(), "Authorization", "Idempotency-Key", "If-None-Match", "X-Request-Id", sessionModeHeader),
 		ExposedHeaders:   append(connectcors.ExposedHeaders(), "ETag", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
@@ -130,7 +131,7 @@ func (s *Origins) Handler(next http.Handler) http.Handler {
 		MaxAge:           7200,
 	}).Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if origin := r.Header.Get("Origin"); origin != "" && !s.lists(origin) && !isOwn(r, origin) {
+		if origin := r.Header.Get("Origin"); origin != "" && !s.Lists(origin) && !isOwn(r, origin) {
 			s.logRefusal(origin)
 		}
 		policy.ServeHTTP(w, r)

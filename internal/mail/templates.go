@@ -63,8 +63,8 @@ type Letter struct {
 	// Site is where the recipient has their account.
 	Site string
 	// Values are "ip_address", "user_agent", "time" (RFC 3339), "new_email",
-	// "old_email", "first_name", "code", "codes_left", "key_name", "expire_time"
-	// (RFC 3339), and "webhook_url", as far as they are known.
+	// "old_email", "first_name", "code", "codes_left", "provider", "key_name",
+	// "expire_time" (RFC 3339), and "webhook_url", as far as they are known.
 	Values map[string]string
 }
 
@@ -82,6 +82,8 @@ type page struct {
 	FirstName, IPAddress, UserAgent, Time, NewEmail, OldEmail string
 	// Code is to be typed into a page; CodesLeft is how many recovery codes remain.
 	Code, CodesLeft string
+	// Provider is the name of another provider that signs in.
+	Provider string
 	// KeyName is the name of an API key, and Expires when it expires.
 	KeyName, Expires string
 	// WebhookURL is where a webhook is.
@@ -235,7 +237,7 @@ func (t template) check(original template) error {
 	sample := page{Email: "ada@example.com", Site: "https://example.com", Host: "example.com", Link: sampleLink, Minutes: 30}
 	bare := sample
 	sample.FirstName, sample.IPAddress, sample.UserAgent, sample.Time = "Ada", "203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"
-	sample.NewEmail, sample.OldEmail, sample.Code, sample.CodesLeft = "new@example.com", "old@example.com", sampleCode, "9"
+	sample.NewEmail, sample.OldEmail, sample.Code, sample.CodesLeft, sample.Provider = "new@example.com", "old@example.com", sampleCode, "9", "Google"
 	for _, p := range []page{sample, bare} {
 		got, err := t.render(p)
 		if err != nil {
@@ -293,6 +295,7 @@ func (t *Templates) Render(letter Letter) (Rendered, error) {
 		OldEmail:   short(letter.Values["old_email"]),
 		Code:       short(letter.Values["code"]),
 		CodesLeft:  short(letter.Values["codes_left"]),
+		Provider:   short(letter.Values["provider"]),
 		KeyName:    name(letter.Values["key_name"]),
 		Expires:    moment(letter.Values["expire_time"]),
 		WebhookURL: short(letter.Values["webhook_url"]),

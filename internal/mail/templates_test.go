@@ -20,7 +20,7 @@ func letter(kind, locale string) Letter {
 		Kind: kind, Locale: locale, To: "ada@example.com", Site: "https://example.com", LinkLife: 30 * time.Minute,
 		Values: map[string]string{
 			"first_name": "Ada", "ip_address": "203.0.113.7", "user_agent": "Firefox", "time": "2026-01-02T03:04:05Z",
-			"new_email": "new@example.com", "old_email": "old@example.com", "code": "K7MQ2XWB", "codes_left": "9", "webhook_url": "https://hooks.example.net/", "key_name": "Nightly", "expire_time": "2026-04-01T00:00:00Z",
+			"new_email": "new@example.com", "old_email": "old@example.com", "code": "K7MQ2XWB", "codes_left": "9", "provider": "Google", "webhook_url": "https://hooks.example.net/", "key_name": "Nightly", "expire_time": "2026-04-01T00:00:00Z",
 		},
 	}
 	if slices.Contains(withLink, kind) {
@@ -99,6 +99,8 @@ func TestWhatAMailIsAboutStandsInIt(t *testing.T) {
 		"factors_reset":          {"2026-01-02 03:04 UTC"},
 		"recovery_code_used":     {"203.0.113.7", "2026-01-02 03:04 UTC", ": 9."},
 		"second_factor_failed":   {"203.0.113.7", "2026-01-02 03:04 UTC"},
+		"identity_linked":        {"203.0.113.7", "2026-01-02 03:04 UTC", "Google"},
+		"identity_unlinked":      {"203.0.113.7", "2026-01-02 03:04 UTC", "Google"},
 		"key_created":            {"Nightly", "2026-04-01 00:00 UTC", "203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"},
 		"key_expiring":           {"Nightly", "2026-04-01 00:00 UTC"},
 		"passkey_added":          {"203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"},

@@ -1107,7 +1107,9 @@ type ExportAccountResponse struct {
 	// The second factors, without secrets.
 	Factors *ListFactorsResponse `protobuf:"bytes,6,opt,name=factors,proto3" json:"factors,omitempty"`
 	// The API keys without their secrets, revoked ones included.
-	Keys          []*APIKey `protobuf:"bytes,7,rep,name=keys,proto3" json:"keys,omitempty"`
+	Keys []*APIKey `protobuf:"bytes,7,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The identities at other providers.
+	Identities    []*Identity `protobuf:"bytes,12,rep,name=identities,proto3" json:"identities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1191,11 +1193,18 @@ func (x *ExportAccountResponse) GetKeys() []*APIKey {
 	return nil
 }
 
+func (x *ExportAccountResponse) GetIdentities() []*Identity {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
 var File_auth_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x1dauth/v1/api_key_service.proto\x1a\x1cauth/v1/factor_service.proto\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x82\x03\n" +
+	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x1dauth/v1/api_key_service.proto\x1a\x1cauth/v1/factor_service.proto\x1a auth/v1/federation_service.proto\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x82\x03\n" +
 	"\x14CreateAccountRequest\x12'\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12$\n" +
@@ -1264,7 +1273,7 @@ const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\x14ExportAccountRequest\x12'\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12'\n" +
-	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\xdf\x02\n" +
+	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x92\x03\n" +
 	"\x15ExportAccountResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x122\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x16.auth.v1.SecurityFactsR\bsecurity\x12,\n" +
@@ -1272,7 +1281,10 @@ const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\faudit_events\x18\x04 \x03(\v2\x13.auth.v1.AuditEventR\vauditEvents\x12#\n" +
 	"\x05mails\x18\x05 \x03(\v2\r.auth.v1.MailR\x05mails\x126\n" +
 	"\afactors\x18\x06 \x01(\v2\x1c.auth.v1.ListFactorsResponseR\afactors\x12#\n" +
-	"\x04keys\x18\a \x03(\v2\x0f.auth.v1.APIKeyR\x04keys2\x88\b\n" +
+	"\x04keys\x18\a \x03(\v2\x0f.auth.v1.APIKeyR\x04keys\x121\n" +
+	"\n" +
+	"identities\x18\f \x03(\v2\x11.auth.v1.IdentityR\n" +
+	"identities2\x88\b\n" +
 	"\x0eAccountService\x12]\n" +
 	"\rCreateAccount\x12\x1d.auth.v1.CreateAccountRequest\x1a\x1e.auth.v1.CreateAccountResponse\"\r\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
@@ -1353,6 +1365,7 @@ var file_auth_v1_account_service_proto_goTypes = []any{
 	(*Mail)(nil),                       // 29: auth.v1.Mail
 	(*ListFactorsResponse)(nil),        // 30: auth.v1.ListFactorsResponse
 	(*APIKey)(nil),                     // 31: auth.v1.APIKey
+	(*Identity)(nil),                   // 32: auth.v1.Identity
 }
 var file_auth_v1_account_service_proto_depIdxs = []int32{
 	20, // 0: auth.v1.CreateAccountRequest.profile:type_name -> auth.v1.ProfileSeed
@@ -1382,31 +1395,32 @@ var file_auth_v1_account_service_proto_depIdxs = []int32{
 	29, // 24: auth.v1.ExportAccountResponse.mails:type_name -> auth.v1.Mail
 	30, // 25: auth.v1.ExportAccountResponse.factors:type_name -> auth.v1.ListFactorsResponse
 	31, // 26: auth.v1.ExportAccountResponse.keys:type_name -> auth.v1.APIKey
-	0,  // 27: auth.v1.AccountService.CreateAccount:input_type -> auth.v1.CreateAccountRequest
-	2,  // 28: auth.v1.AccountService.GetAccount:input_type -> auth.v1.GetAccountRequest
-	4,  // 29: auth.v1.AccountService.BatchGetAccounts:input_type -> auth.v1.BatchGetAccountsRequest
-	6,  // 30: auth.v1.AccountService.SetAccountStatus:input_type -> auth.v1.SetAccountStatusRequest
-	8,  // 31: auth.v1.AccountService.SetAccountRoles:input_type -> auth.v1.SetAccountRolesRequest
-	10, // 32: auth.v1.AccountService.ChangeAccountEmail:input_type -> auth.v1.ChangeAccountEmailRequest
-	12, // 33: auth.v1.AccountService.ChangePassword:input_type -> auth.v1.ChangePasswordRequest
-	14, // 34: auth.v1.AccountService.DeleteAccount:input_type -> auth.v1.DeleteAccountRequest
-	16, // 35: auth.v1.AccountService.ForcePasswordReset:input_type -> auth.v1.ForcePasswordResetRequest
-	18, // 36: auth.v1.AccountService.ExportAccount:input_type -> auth.v1.ExportAccountRequest
-	1,  // 37: auth.v1.AccountService.CreateAccount:output_type -> auth.v1.CreateAccountResponse
-	3,  // 38: auth.v1.AccountService.GetAccount:output_type -> auth.v1.GetAccountResponse
-	5,  // 39: auth.v1.AccountService.BatchGetAccounts:output_type -> auth.v1.BatchGetAccountsResponse
-	7,  // 40: auth.v1.AccountService.SetAccountStatus:output_type -> auth.v1.SetAccountStatusResponse
-	9,  // 41: auth.v1.AccountService.SetAccountRoles:output_type -> auth.v1.SetAccountRolesResponse
-	11, // 42: auth.v1.AccountService.ChangeAccountEmail:output_type -> auth.v1.ChangeAccountEmailResponse
-	13, // 43: auth.v1.AccountService.ChangePassword:output_type -> auth.v1.ChangePasswordResponse
-	15, // 44: auth.v1.AccountService.DeleteAccount:output_type -> auth.v1.DeleteAccountResponse
-	17, // 45: auth.v1.AccountService.ForcePasswordReset:output_type -> auth.v1.ForcePasswordResetResponse
-	19, // 46: auth.v1.AccountService.ExportAccount:output_type -> auth.v1.ExportAccountResponse
-	37, // [37:47] is the sub-list for method output_type
-	27, // [27:37] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	32, // 27: auth.v1.ExportAccountResponse.identities:type_name -> auth.v1.Identity
+	0,  // 28: auth.v1.AccountService.CreateAccount:input_type -> auth.v1.CreateAccountRequest
+	2,  // 29: auth.v1.AccountService.GetAccount:input_type -> auth.v1.GetAccountRequest
+	4,  // 30: auth.v1.AccountService.BatchGetAccounts:input_type -> auth.v1.BatchGetAccountsRequest
+	6,  // 31: auth.v1.AccountService.SetAccountStatus:input_type -> auth.v1.SetAccountStatusRequest
+	8,  // 32: auth.v1.AccountService.SetAccountRoles:input_type -> auth.v1.SetAccountRolesRequest
+	10, // 33: auth.v1.AccountService.ChangeAccountEmail:input_type -> auth.v1.ChangeAccountEmailRequest
+	12, // 34: auth.v1.AccountService.ChangePassword:input_type -> auth.v1.ChangePasswordRequest
+	14, // 35: auth.v1.AccountService.DeleteAccount:input_type -> auth.v1.DeleteAccountRequest
+	16, // 36: auth.v1.AccountService.ForcePasswordReset:input_type -> auth.v1.ForcePasswordResetRequest
+	18, // 37: auth.v1.AccountService.ExportAccount:input_type -> auth.v1.ExportAccountRequest
+	1,  // 38: auth.v1.AccountService.CreateAccount:output_type -> auth.v1.CreateAccountResponse
+	3,  // 39: auth.v1.AccountService.GetAccount:output_type -> auth.v1.GetAccountResponse
+	5,  // 40: auth.v1.AccountService.BatchGetAccounts:output_type -> auth.v1.BatchGetAccountsResponse
+	7,  // 41: auth.v1.AccountService.SetAccountStatus:output_type -> auth.v1.SetAccountStatusResponse
+	9,  // 42: auth.v1.AccountService.SetAccountRoles:output_type -> auth.v1.SetAccountRolesResponse
+	11, // 43: auth.v1.AccountService.ChangeAccountEmail:output_type -> auth.v1.ChangeAccountEmailResponse
+	13, // 44: auth.v1.AccountService.ChangePassword:output_type -> auth.v1.ChangePasswordResponse
+	15, // 45: auth.v1.AccountService.DeleteAccount:output_type -> auth.v1.DeleteAccountResponse
+	17, // 46: auth.v1.AccountService.ForcePasswordReset:output_type -> auth.v1.ForcePasswordResetResponse
+	19, // 47: auth.v1.AccountService.ExportAccount:output_type -> auth.v1.ExportAccountResponse
+	38, // [38:48] is the sub-list for method output_type
+	28, // [28:38] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_account_service_proto_init() }
@@ -1416,6 +1430,7 @@ func file_auth_v1_account_service_proto_init() {
 	}
 	file_auth_v1_api_key_service_proto_init()
 	file_auth_v1_factor_service_proto_init()
+	file_auth_v1_federation_service_proto_init()
 	file_auth_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -711,6 +711,7 @@ type Proof struct {
 	//	*Proof_RecoveryCode
 	//	*Proof_Passkey
 	//	*Proof_EmailCode
+	//	*Proof_Password
 	Kind          isProof_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -789,6 +790,15 @@ func (x *Proof) GetEmailCode() string {
 	return ""
 }
 
+func (x *Proof) GetPassword() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Proof_Password); ok {
+			return x.Password
+		}
+	}
+	return ""
+}
+
 type isProof_Kind interface {
 	isProof_Kind()
 }
@@ -813,6 +823,11 @@ type Proof_EmailCode struct {
 	EmailCode string `protobuf:"bytes,4,opt,name=email_code,json=emailCode,proto3,oneof"`
 }
 
+type Proof_Password struct {
+	// The account's password, for a challenge that links an identity.
+	Password string `protobuf:"bytes,6,opt,name=password,proto3,oneof"`
+}
+
 func (*Proof_TotpCode) isProof_Kind() {}
 
 func (*Proof_RecoveryCode) isProof_Kind() {}
@@ -820,6 +835,8 @@ func (*Proof_RecoveryCode) isProof_Kind() {}
 func (*Proof_Passkey) isProof_Kind() {}
 
 func (*Proof_EmailCode) isProof_Kind() {}
+
+func (*Proof_Password) isProof_Kind() {}
 
 // AuditEvent is one row of the audit log: who did or tried what to whom, and
 // from where.
@@ -1302,13 +1319,14 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\amethods\x18\x02 \x03(\tR\amethods\x12\x1d\n" +
 	"\n" +
 	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12H\n" +
-	"\x0fpasskey_options\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01R\x0epasskeyOptions\"\xe0\x01\n" +
+	"\x0fpasskey_options\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01R\x0epasskeyOptions\"\x8e\x02\n" +
 	"\x05Proof\x12,\n" +
 	"\ttotp_code\x18\x01 \x01(\tB\r\xbaH\x04r\x02\x18 \x92\xe7\x18\x02\x10\x01H\x00R\btotpCode\x124\n" +
 	"\rrecovery_code\x18\x02 \x01(\tB\r\xbaH\x04r\x02\x18@\x92\xe7\x18\x02\x10\x01H\x00R\frecoveryCode\x12;\n" +
 	"\apasskey\x18\x03 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskey\x12.\n" +
 	"\n" +
-	"email_code\x18\x04 \x01(\tB\r\xbaH\x04r\x02\x18 \x92\xe7\x18\x02\x10\x01H\x00R\temailCodeB\x06\n" +
+	"email_code\x18\x04 \x01(\tB\r\xbaH\x04r\x02\x18 \x92\xe7\x18\x02\x10\x01H\x00R\temailCode\x12,\n" +
+	"\bpassword\x18\x06 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x01H\x00R\bpasswordB\x06\n" +
 	"\x04kind\"\x87\x03\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
@@ -1435,6 +1453,7 @@ func file_auth_v1_types_proto_init() {
 		(*Proof_RecoveryCode)(nil),
 		(*Proof_Passkey)(nil),
 		(*Proof_EmailCode)(nil),
+		(*Proof_Password)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

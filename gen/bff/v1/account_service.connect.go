@@ -69,6 +69,18 @@ const (
 	// AccountServiceDeletePasskeyProcedure is the procedure name of the AccountService's DeletePasskey
 	// RPC.
 	AccountServiceDeletePasskeyProcedure = "/bff.v1.AccountService/DeletePasskey"
+	// AccountServiceListIdentitiesProcedure is the procedure name of the AccountService's
+	// ListIdentities RPC.
+	AccountServiceListIdentitiesProcedure = "/bff.v1.AccountService/ListIdentities"
+	// AccountServiceBeginLinkIdentityProcedure is the procedure name of the AccountService's
+	// BeginLinkIdentity RPC.
+	AccountServiceBeginLinkIdentityProcedure = "/bff.v1.AccountService/BeginLinkIdentity"
+	// AccountServiceCompleteLinkIdentityProcedure is the procedure name of the AccountService's
+	// CompleteLinkIdentity RPC.
+	AccountServiceCompleteLinkIdentityProcedure = "/bff.v1.AccountService/CompleteLinkIdentity"
+	// AccountServiceUnlinkIdentityProcedure is the procedure name of the AccountService's
+	// UnlinkIdentity RPC.
+	AccountServiceUnlinkIdentityProcedure = "/bff.v1.AccountService/UnlinkIdentity"
 	// AccountServiceRemovePasswordProcedure is the procedure name of the AccountService's
 	// RemovePassword RPC.
 	AccountServiceRemovePasswordProcedure = "/bff.v1.AccountService/RemovePassword"
@@ -230,6 +242,35 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("DeletePasskey"),
 			Procedure:  AccountServiceDeletePasskeyProcedure,
+		}
+	})
+	accountServiceListIdentitiesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ListIdentities"),
+			Procedure:        AccountServiceListIdentitiesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	accountServiceBeginLinkIdentitySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("BeginLinkIdentity"),
+			Procedure:  AccountServiceBeginLinkIdentityProcedure,
+		}
+	})
+	accountServiceCompleteLinkIdentitySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("CompleteLinkIdentity"),
+			Procedure:  AccountServiceCompleteLinkIdentityProcedure,
+		}
+	})
+	accountServiceUnlinkIdentitySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("UnlinkIdentity"),
+			Procedure:  AccountServiceUnlinkIdentityProcedure,
 		}
 	})
 	accountServiceRemovePasswordSpec = sync.OnceValue(func() connect.Spec {
@@ -451,6 +492,30 @@ type AccountServiceClient interface {
 	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED,
 	// FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
 	DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error)
+	// ListIdentities returns the caller's identities at other providers, the oldest
+	// first.
+	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
+	// BeginLinkIdentity starts to link another provider to the caller's account: send
+	// the browser to authorization_url, and what comes back to CompleteLinkIdentity.
+	// It requires a sign-in or a Reauthenticate within the last five minutes, at level
+	// 2 if the caller has a second factor, and a verified email. Errors: not_found
+	// PROVIDER_NOT_FOUND or USER_NOT_FOUND, unavailable PROVIDER_UNAVAILABLE, invalid_argument
+	// RETURN_TO_INVALID or REDIRECT_URI_UNKNOWN, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED.
+	BeginLinkIdentity(context.Context, *BeginLinkIdentityRequest) (*BeginLinkIdentityResponse, error)
+	// CompleteLinkIdentity gives the provider's answer and links the identity. Without
+	// flow_token, the flow cookie's answer is used. The caller gets a mail. Errors:
+	// already_exists IDENTITY_TAKEN, invalid_argument CHALLENGE_INVALID or
+	// PROVIDER_ANSWER_INVALID, failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, not_found
+	// PROVIDER_NOT_FOUND or USER_NOT_FOUND, unavailable PROVIDER_UNAVAILABLE.
+	CompleteLinkIdentity(context.Context, *CompleteLinkIdentityRequest) (*CompleteLinkIdentityResponse, error)
+	// UnlinkIdentity removes one of the caller's identities and ends the sessions that
+	// began with it. It requires a sign-in or a Reauthenticate within the last five
+	// minutes, at level 2 if the caller has a second factor. The caller gets a mail.
+	// Errors: not_found IDENTITY_NOT_FOUND or USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+	UnlinkIdentity(context.Context, *UnlinkIdentityRequest) (*UnlinkIdentityResponse, error)
 	// RemovePassword removes the caller's password: only passkeys sign in then.
 	// It needs two passkeys, or one with recovery codes where mail is set up,
 	// because a lost passkey would otherwise lock the owner out. ResetPassword
@@ -655,6 +720,30 @@ type AccountServiceHandler interface {
 	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED,
 	// FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
 	DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error)
+	// ListIdentities returns the caller's identities at other providers, the oldest
+	// first.
+	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
+	// BeginLinkIdentity starts to link another provider to the caller's account: send
+	// the browser to authorization_url, and what comes back to CompleteLinkIdentity.
+	// It requires a sign-in or a Reauthenticate within the last five minutes, at level
+	// 2 if the caller has a second factor, and a verified email. Errors: not_found
+	// PROVIDER_NOT_FOUND or USER_NOT_FOUND, unavailable PROVIDER_UNAVAILABLE, invalid_argument
+	// RETURN_TO_INVALID or REDIRECT_URI_UNKNOWN, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED.
+	BeginLinkIdentity(context.Context, *BeginLinkIdentityRequest) (*BeginLinkIdentityResponse, error)
+	// CompleteLinkIdentity gives the provider's answer and links the identity. Without
+	// flow_token, the flow cookie's answer is used. The caller gets a mail. Errors:
+	// already_exists IDENTITY_TAKEN, invalid_argument CHALLENGE_INVALID or
+	// PROVIDER_ANSWER_INVALID, failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, not_found
+	// PROVIDER_NOT_FOUND or USER_NOT_FOUND, unavailable PROVIDER_UNAVAILABLE.
+	CompleteLinkIdentity(context.Context, *CompleteLinkIdentityRequest) (*CompleteLinkIdentityResponse, error)
+	// UnlinkIdentity removes one of the caller's identities and ends the sessions that
+	// began with it. It requires a sign-in or a Reauthenticate within the last five
+	// minutes, at level 2 if the caller has a second factor. The caller gets a mail.
+	// Errors: not_found IDENTITY_NOT_FOUND or USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+	UnlinkIdentity(context.Context, *UnlinkIdentityRequest) (*UnlinkIdentityResponse, error)
 	// RemovePassword removes the caller's password: only passkeys sign in then.
 	// It needs two passkeys, or one with recovery codes where mail is set up,
 	// because a lost passkey would otherwise lock the owner out. ResetPassword
@@ -743,6 +832,10 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 		connect.Method{Spec: accountServiceFinishPasskeyRegistrationSpec(), Handler: adapter.finishPasskeyRegistration},
 		connect.Method{Spec: accountServiceRenamePasskeySpec(), Handler: adapter.renamePasskey},
 		connect.Method{Spec: accountServiceDeletePasskeySpec(), Handler: adapter.deletePasskey},
+		connect.Method{Spec: accountServiceListIdentitiesSpec(), Handler: adapter.listIdentities},
+		connect.Method{Spec: accountServiceBeginLinkIdentitySpec(), Handler: adapter.beginLinkIdentity},
+		connect.Method{Spec: accountServiceCompleteLinkIdentitySpec(), Handler: adapter.completeLinkIdentity},
+		connect.Method{Spec: accountServiceUnlinkIdentitySpec(), Handler: adapter.unlinkIdentity},
 		connect.Method{Spec: accountServiceRemovePasswordSpec(), Handler: adapter.removePassword},
 		connect.Method{Spec: accountServiceCreateKeySpec(), Handler: adapter.createKey},
 		connect.Method{Spec: accountServiceListKeysSpec(), Handler: adapter.listKeys},
@@ -844,6 +937,22 @@ func (UnimplementedAccountServiceHandler) RenamePasskey(context.Context, *Rename
 
 func (UnimplementedAccountServiceHandler) DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.DeletePasskey is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ListIdentities is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) BeginLinkIdentity(context.Context, *BeginLinkIdentityRequest) (*BeginLinkIdentityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.BeginLinkIdentity is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) CompleteLinkIdentity(context.Context, *CompleteLinkIdentityRequest) (*CompleteLinkIdentityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.CompleteLinkIdentity is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) UnlinkIdentity(context.Context, *UnlinkIdentityRequest) (*UnlinkIdentityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.UnlinkIdentity is not implemented")
 }
 
 func (UnimplementedAccountServiceHandler) RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error) {
@@ -1037,6 +1146,38 @@ func (c *accountServiceClient) RenamePasskey(ctx context.Context, req *RenamePas
 func (c *accountServiceClient) DeletePasskey(ctx context.Context, req *DeletePasskeyRequest) (*DeletePasskeyResponse, error) {
 	var res DeletePasskeyResponse
 	if err := c.client.CallUnary(ctx, accountServiceDeletePasskeySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ListIdentities(ctx context.Context, req *ListIdentitiesRequest) (*ListIdentitiesResponse, error) {
+	var res ListIdentitiesResponse
+	if err := c.client.CallUnary(ctx, accountServiceListIdentitiesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) BeginLinkIdentity(ctx context.Context, req *BeginLinkIdentityRequest) (*BeginLinkIdentityResponse, error) {
+	var res BeginLinkIdentityResponse
+	if err := c.client.CallUnary(ctx, accountServiceBeginLinkIdentitySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) CompleteLinkIdentity(ctx context.Context, req *CompleteLinkIdentityRequest) (*CompleteLinkIdentityResponse, error) {
+	var res CompleteLinkIdentityResponse
+	if err := c.client.CallUnary(ctx, accountServiceCompleteLinkIdentitySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) UnlinkIdentity(ctx context.Context, req *UnlinkIdentityRequest) (*UnlinkIdentityResponse, error) {
+	var res UnlinkIdentityResponse
+	if err := c.client.CallUnary(ctx, accountServiceUnlinkIdentitySpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -1350,6 +1491,54 @@ func (h accountServiceHandler) deletePasskey(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.DeletePasskey(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) listIdentities(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListIdentitiesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListIdentities(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) beginLinkIdentity(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req BeginLinkIdentityRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.BeginLinkIdentity(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) completeLinkIdentity(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CompleteLinkIdentityRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompleteLinkIdentity(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) unlinkIdentity(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req UnlinkIdentityRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.UnlinkIdentity(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,14 @@ const (
 	// AuthServiceBeginPasskeyLoginProcedure is the procedure name of the AuthService's
 	// BeginPasskeyLogin RPC.
 	AuthServiceBeginPasskeyLoginProcedure = "/bff.v1.AuthService/BeginPasskeyLogin"
+	// AuthServiceListProvidersProcedure is the procedure name of the AuthService's ListProviders RPC.
+	AuthServiceListProvidersProcedure = "/bff.v1.AuthService/ListProviders"
+	// AuthServiceBeginFederatedLoginProcedure is the procedure name of the AuthService's
+	// BeginFederatedLogin RPC.
+	AuthServiceBeginFederatedLoginProcedure = "/bff.v1.AuthService/BeginFederatedLogin"
+	// AuthServiceCompleteFederatedLoginProcedure is the procedure name of the AuthService's
+	// CompleteFederatedLogin RPC.
+	AuthServiceCompleteFederatedLoginProcedure = "/bff.v1.AuthService/CompleteFederatedLogin"
 	// AuthServiceRequestSignInCodeProcedure is the procedure name of the AuthService's
 	// RequestSignInCode RPC.
 	AuthServiceRequestSignInCodeProcedure = "/bff.v1.AuthService/RequestSignInCode"
@@ -82,6 +90,28 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("BeginPasskeyLogin"),
 			Procedure:  AuthServiceBeginPasskeyLoginProcedure,
+		}
+	})
+	authServiceListProvidersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("ListProviders"),
+			Procedure:        AuthServiceListProvidersProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	authServiceBeginFederatedLoginSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("BeginFederatedLogin"),
+			Procedure:  AuthServiceBeginFederatedLoginProcedure,
+		}
+	})
+	authServiceCompleteFederatedLoginSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("CompleteFederatedLogin"),
+			Procedure:  AuthServiceCompleteFederatedLoginProcedure,
 		}
 	})
 	authServiceRequestSignInCodeSpec = sync.OnceValue(func() connect.Spec {
@@ -170,6 +200,31 @@ type AuthServiceClient interface {
 	// browser, and the browser's answer to CompleteLogin. Errors:
 	// failed_precondition PASSKEYS_OFF.
 	BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error)
+	// ListProviders returns the other providers that people can sign in with, in the
+	// order in which to offer them.
+	ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error)
+	// BeginFederatedLogin starts a sign-in with another provider: send the browser to
+	// authorization_url, and what comes back to CompleteFederatedLogin. Pages of the
+	// site use /auth/{provider}/start instead. Errors: not_found PROVIDER_NOT_FOUND,
+	// unavailable PROVIDER_UNAVAILABLE, invalid_argument RETURN_TO_INVALID or
+	// REDIRECT_URI_UNKNOWN.
+	BeginFederatedLogin(context.Context, *BeginFederatedLoginRequest) (*BeginFederatedLoginResponse, error)
+	// CompleteFederatedLogin gives the provider's answer and starts a session. It
+	// returns a challenge if a second proof is owed, or if an account has the email
+	// already: the methods of such a challenge begin with "link", and CompleteLogin
+	// links the provider once the account's own proofs are given. An email alone
+	// never does. If the provider does not vouch for the email, the methods are
+	// "link" and "email_code", whether or not an account has it: a code is mailed to
+	// it. If the provider tells no email, ask for one and repeat the call with it
+	// (PROVIDER_EMAIL_MISSING). Without flow_token, the flow cookie's answer is used. Send an
+	// Idempotency-Key header, and send the same key when you retry: for two minutes
+	// the answer is the same. Parts: account (required), profile (optional). Errors:
+	// invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, PROVIDER_EMAIL_MISSING or
+	// PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
+	// PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED, SIGN_UP_DOMAIN
+	// or ACCOUNT_DISABLED.
+	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// RequestSignInCode mails a code to the email and makes the challenge for
 	// which the code works: give both to CompleteLogin. Only the client that asked
 	// has the challenge, so nobody else who reads the mail can use the code. The
@@ -257,6 +312,31 @@ type AuthServiceHandler interface {
 	// browser, and the browser's answer to CompleteLogin. Errors:
 	// failed_precondition PASSKEYS_OFF.
 	BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error)
+	// ListProviders returns the other providers that people can sign in with, in the
+	// order in which to offer them.
+	ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error)
+	// BeginFederatedLogin starts a sign-in with another provider: send the browser to
+	// authorization_url, and what comes back to CompleteFederatedLogin. Pages of the
+	// site use /auth/{provider}/start instead. Errors: not_found PROVIDER_NOT_FOUND,
+	// unavailable PROVIDER_UNAVAILABLE, invalid_argument RETURN_TO_INVALID or
+	// REDIRECT_URI_UNKNOWN.
+	BeginFederatedLogin(context.Context, *BeginFederatedLoginRequest) (*BeginFederatedLoginResponse, error)
+	// CompleteFederatedLogin gives the provider's answer and starts a session. It
+	// returns a challenge if a second proof is owed, or if an account has the email
+	// already: the methods of such a challenge begin with "link", and CompleteLogin
+	// links the provider once the account's own proofs are given. An email alone
+	// never does. If the provider does not vouch for the email, the methods are
+	// "link" and "email_code", whether or not an account has it: a code is mailed to
+	// it. If the provider tells no email, ask for one and repeat the call with it
+	// (PROVIDER_EMAIL_MISSING). Without flow_token, the flow cookie's answer is used. Send an
+	// Idempotency-Key header, and send the same key when you retry: for two minutes
+	// the answer is the same. Parts: account (required), profile (optional). Errors:
+	// invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, PROVIDER_EMAIL_MISSING or
+	// PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
+	// PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED, SIGN_UP_DOMAIN
+	// or ACCOUNT_DISABLED.
+	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// RequestSignInCode mails a code to the email and makes the challenge for
 	// which the code works: give both to CompleteLogin. Only the client that asked
 	// has the challenge, so nobody else who reads the mail can use the code. The
@@ -300,6 +380,9 @@ func RegisterAuthServiceHandler(server *connect.Server, svc AuthServiceHandler) 
 		connect.Method{Spec: authServiceLoginSpec(), Handler: adapter.login},
 		connect.Method{Spec: authServiceCompleteLoginSpec(), Handler: adapter.completeLogin},
 		connect.Method{Spec: authServiceBeginPasskeyLoginSpec(), Handler: adapter.beginPasskeyLogin},
+		connect.Method{Spec: authServiceListProvidersSpec(), Handler: adapter.listProviders},
+		connect.Method{Spec: authServiceBeginFederatedLoginSpec(), Handler: adapter.beginFederatedLogin},
+		connect.Method{Spec: authServiceCompleteFederatedLoginSpec(), Handler: adapter.completeFederatedLogin},
 		connect.Method{Spec: authServiceRequestSignInCodeSpec(), Handler: adapter.requestSignInCode},
 		connect.Method{Spec: authServiceRefreshSpec(), Handler: adapter.refresh},
 		connect.Method{Spec: authServiceLogoutSpec(), Handler: adapter.logout},
@@ -329,6 +412,18 @@ func (UnimplementedAuthServiceHandler) CompleteLogin(context.Context, *CompleteL
 
 func (UnimplementedAuthServiceHandler) BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.BeginPasskeyLogin is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.ListProviders is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) BeginFederatedLogin(context.Context, *BeginFederatedLoginRequest) (*BeginFederatedLoginResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.BeginFederatedLogin is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.CompleteFederatedLogin is not implemented")
 }
 
 func (UnimplementedAuthServiceHandler) RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error) {
@@ -390,6 +485,30 @@ func (c *authServiceClient) CompleteLogin(ctx context.Context, req *CompleteLogi
 func (c *authServiceClient) BeginPasskeyLogin(ctx context.Context, req *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error) {
 	var res BeginPasskeyLoginResponse
 	if err := c.client.CallUnary(ctx, authServiceBeginPasskeyLoginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) ListProviders(ctx context.Context, req *ListProvidersRequest) (*ListProvidersResponse, error) {
+	var res ListProvidersResponse
+	if err := c.client.CallUnary(ctx, authServiceListProvidersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) BeginFederatedLogin(ctx context.Context, req *BeginFederatedLoginRequest) (*BeginFederatedLoginResponse, error) {
+	var res BeginFederatedLoginResponse
+	if err := c.client.CallUnary(ctx, authServiceBeginFederatedLoginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) CompleteFederatedLogin(ctx context.Context, req *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error) {
+	var res CompleteFederatedLoginResponse
+	if err := c.client.CallUnary(ctx, authServiceCompleteFederatedLoginSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -491,6 +610,42 @@ func (h authServiceHandler) beginPasskeyLogin(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.BeginPasskeyLogin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) listProviders(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListProvidersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListProviders(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) beginFederatedLogin(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req BeginFederatedLoginRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.BeginFederatedLogin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) completeFederatedLogin(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CompleteFederatedLoginRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompleteFederatedLogin(ctx, &req)
 	if err != nil {
 		return err
 	}

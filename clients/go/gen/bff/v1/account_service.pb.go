@@ -1431,7 +1431,9 @@ type ExportMeResponse struct {
 	// The passkeys, the oldest first.
 	Passkeys []*Passkey `protobuf:"bytes,10,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
 	// The API keys without their secrets, revoked ones included, the newest first.
-	Keys          []*APIKey `protobuf:"bytes,11,rep,name=keys,proto3" json:"keys,omitempty"`
+	Keys []*APIKey `protobuf:"bytes,11,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The identities at other providers, the oldest first.
+	Identities    []*Identity `protobuf:"bytes,14,rep,name=identities,proto3" json:"identities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1543,11 +1545,18 @@ func (x *ExportMeResponse) GetKeys() []*APIKey {
 	return nil
 }
 
+func (x *ExportMeResponse) GetIdentities() []*Identity {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
 var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x12bff/v1/watch.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x17bff/v1/federation.proto\x1a\x11bff/v1/keys.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x12bff/v1/watch.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1609,7 +1618,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\x9e\x04\n" +
+	"\x0fExportMeRequest\"\xd0\x04\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
@@ -1623,7 +1632,10 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x12remembered_devices\x18\t \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices\x12+\n" +
 	"\bpasskeys\x18\n" +
 	" \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys\x12\"\n" +
-	"\x04keys\x18\v \x03(\v2\x0e.bff.v1.APIKeyR\x04keys2\xb6\x14\n" +
+	"\x04keys\x18\v \x03(\v2\x0e.bff.v1.APIKeyR\x04keys\x120\n" +
+	"\n" +
+	"identities\x18\x0e \x03(\v2\x10.bff.v1.IdentityR\n" +
+	"identities2\x9a\x17\n" +
 	"\x0eAccountService\x129\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x03\x90\x02\x01\x12A\n" +
 	"\aWatchMe\x12\x16.bff.v1.WatchMeRequest\x1a\x17.bff.v1.WatchMeResponse\"\x03\x90\x02\x010\x01\x12=\n" +
@@ -1643,6 +1655,10 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19FinishPasskeyRegistration\x12(.bff.v1.FinishPasskeyRegistrationRequest\x1a).bff.v1.FinishPasskeyRegistrationResponse\x12L\n" +
 	"\rRenamePasskey\x12\x1c.bff.v1.RenamePasskeyRequest\x1a\x1d.bff.v1.RenamePasskeyResponse\x12L\n" +
 	"\rDeletePasskey\x12\x1c.bff.v1.DeletePasskeyRequest\x1a\x1d.bff.v1.DeletePasskeyResponse\x12T\n" +
+	"\x0eListIdentities\x12\x1d.bff.v1.ListIdentitiesRequest\x1a\x1e.bff.v1.ListIdentitiesResponse\"\x03\x90\x02\x01\x12X\n" +
+	"\x11BeginLinkIdentity\x12 .bff.v1.BeginLinkIdentityRequest\x1a!.bff.v1.BeginLinkIdentityResponse\x12a\n" +
+	"\x14CompleteLinkIdentity\x12#.bff.v1.CompleteLinkIdentityRequest\x1a$.bff.v1.CompleteLinkIdentityResponse\x12O\n" +
+	"\x0eUnlinkIdentity\x12\x1d.bff.v1.UnlinkIdentityRequest\x1a\x1e.bff.v1.UnlinkIdentityResponse\x12T\n" +
 	"\x0eRemovePassword\x12\x1d.bff.v1.RemovePasswordRequest\x1a\x1e.bff.v1.RemovePasswordResponse\"\x03\x90\x02\x02\x12@\n" +
 	"\tCreateKey\x12\x18.bff.v1.CreateKeyRequest\x1a\x19.bff.v1.CreateKeyResponse\x12B\n" +
 	"\bListKeys\x12\x17.bff.v1.ListKeysRequest\x1a\x18.bff.v1.ListKeysResponse\"\x03\x90\x02\x01\x12@\n" +
@@ -1719,38 +1735,47 @@ var file_bff_v1_account_service_proto_goTypes = []any{
 	(*RememberedDevice)(nil),                  // 42: bff.v1.RememberedDevice
 	(*Passkey)(nil),                           // 43: bff.v1.Passkey
 	(*APIKey)(nil),                            // 44: bff.v1.APIKey
-	(*WatchMeRequest)(nil),                    // 45: bff.v1.WatchMeRequest
-	(*ListFactorsRequest)(nil),                // 46: bff.v1.ListFactorsRequest
-	(*BeginTOTPEnrolmentRequest)(nil),         // 47: bff.v1.BeginTOTPEnrolmentRequest
-	(*FinishTOTPEnrolmentRequest)(nil),        // 48: bff.v1.FinishTOTPEnrolmentRequest
-	(*RemoveTOTPRequest)(nil),                 // 49: bff.v1.RemoveTOTPRequest
-	(*RegenerateRecoveryCodesRequest)(nil),    // 50: bff.v1.RegenerateRecoveryCodesRequest
-	(*ForgetDeviceRequest)(nil),               // 51: bff.v1.ForgetDeviceRequest
-	(*ForgetDevicesRequest)(nil),              // 52: bff.v1.ForgetDevicesRequest
-	(*BeginPasskeyRegistrationRequest)(nil),   // 53: bff.v1.BeginPasskeyRegistrationRequest
-	(*FinishPasskeyRegistrationRequest)(nil),  // 54: bff.v1.FinishPasskeyRegistrationRequest
-	(*RenamePasskeyRequest)(nil),              // 55: bff.v1.RenamePasskeyRequest
-	(*DeletePasskeyRequest)(nil),              // 56: bff.v1.DeletePasskeyRequest
-	(*RemovePasswordRequest)(nil),             // 57: bff.v1.RemovePasswordRequest
-	(*CreateKeyRequest)(nil),                  // 58: bff.v1.CreateKeyRequest
-	(*ListKeysRequest)(nil),                   // 59: bff.v1.ListKeysRequest
-	(*RevokeKeyRequest)(nil),                  // 60: bff.v1.RevokeKeyRequest
-	(*WatchMeResponse)(nil),                   // 61: bff.v1.WatchMeResponse
-	(*ListFactorsResponse)(nil),               // 62: bff.v1.ListFactorsResponse
-	(*BeginTOTPEnrolmentResponse)(nil),        // 63: bff.v1.BeginTOTPEnrolmentResponse
-	(*FinishTOTPEnrolmentResponse)(nil),       // 64: bff.v1.FinishTOTPEnrolmentResponse
-	(*RemoveTOTPResponse)(nil),                // 65: bff.v1.RemoveTOTPResponse
-	(*RegenerateRecoveryCodesResponse)(nil),   // 66: bff.v1.RegenerateRecoveryCodesResponse
-	(*ForgetDeviceResponse)(nil),              // 67: bff.v1.ForgetDeviceResponse
-	(*ForgetDevicesResponse)(nil),             // 68: bff.v1.ForgetDevicesResponse
-	(*BeginPasskeyRegistrationResponse)(nil),  // 69: bff.v1.BeginPasskeyRegistrationResponse
-	(*FinishPasskeyRegistrationResponse)(nil), // 70: bff.v1.FinishPasskeyRegistrationResponse
-	(*RenamePasskeyResponse)(nil),             // 71: bff.v1.RenamePasskeyResponse
-	(*DeletePasskeyResponse)(nil),             // 72: bff.v1.DeletePasskeyResponse
-	(*RemovePasswordResponse)(nil),            // 73: bff.v1.RemovePasswordResponse
-	(*CreateKeyResponse)(nil),                 // 74: bff.v1.CreateKeyResponse
-	(*ListKeysResponse)(nil),                  // 75: bff.v1.ListKeysResponse
-	(*RevokeKeyResponse)(nil),                 // 76: bff.v1.RevokeKeyResponse
+	(*Identity)(nil),                          // 45: bff.v1.Identity
+	(*WatchMeRequest)(nil),                    // 46: bff.v1.WatchMeRequest
+	(*ListFactorsRequest)(nil),                // 47: bff.v1.ListFactorsRequest
+	(*BeginTOTPEnrolmentRequest)(nil),         // 48: bff.v1.BeginTOTPEnrolmentRequest
+	(*FinishTOTPEnrolmentRequest)(nil),        // 49: bff.v1.FinishTOTPEnrolmentRequest
+	(*RemoveTOTPRequest)(nil),                 // 50: bff.v1.RemoveTOTPRequest
+	(*RegenerateRecoveryCodesRequest)(nil),    // 51: bff.v1.RegenerateRecoveryCodesRequest
+	(*ForgetDeviceRequest)(nil),               // 52: bff.v1.ForgetDeviceRequest
+	(*ForgetDevicesRequest)(nil),              // 53: bff.v1.ForgetDevicesRequest
+	(*BeginPasskeyRegistrationRequest)(nil),   // 54: bff.v1.BeginPasskeyRegistrationRequest
+	(*FinishPasskeyRegistrationRequest)(nil),  // 55: bff.v1.FinishPasskeyRegistrationRequest
+	(*RenamePasskeyRequest)(nil),              // 56: bff.v1.RenamePasskeyRequest
+	(*DeletePasskeyRequest)(nil),              // 57: bff.v1.DeletePasskeyRequest
+	(*ListIdentitiesRequest)(nil),             // 58: bff.v1.ListIdentitiesRequest
+	(*BeginLinkIdentityRequest)(nil),          // 59: bff.v1.BeginLinkIdentityRequest
+	(*CompleteLinkIdentityRequest)(nil),       // 60: bff.v1.CompleteLinkIdentityRequest
+	(*UnlinkIdentityRequest)(nil),             // 61: bff.v1.UnlinkIdentityRequest
+	(*RemovePasswordRequest)(nil),             // 62: bff.v1.RemovePasswordRequest
+	(*CreateKeyRequest)(nil),                  // 63: bff.v1.CreateKeyRequest
+	(*ListKeysRequest)(nil),                   // 64: bff.v1.ListKeysRequest
+	(*RevokeKeyRequest)(nil),                  // 65: bff.v1.RevokeKeyRequest
+	(*WatchMeResponse)(nil),                   // 66: bff.v1.WatchMeResponse
+	(*ListFactorsResponse)(nil),               // 67: bff.v1.ListFactorsResponse
+	(*BeginTOTPEnrolmentResponse)(nil),        // 68: bff.v1.BeginTOTPEnrolmentResponse
+	(*FinishTOTPEnrolmentResponse)(nil),       // 69: bff.v1.FinishTOTPEnrolmentResponse
+	(*RemoveTOTPResponse)(nil),                // 70: bff.v1.RemoveTOTPResponse
+	(*RegenerateRecoveryCodesResponse)(nil),   // 71: bff.v1.RegenerateRecoveryCodesResponse
+	(*ForgetDeviceResponse)(nil),              // 72: bff.v1.ForgetDeviceResponse
+	(*ForgetDevicesResponse)(nil),             // 73: bff.v1.ForgetDevicesResponse
+	(*BeginPasskeyRegistrationResponse)(nil),  // 74: bff.v1.BeginPasskeyRegistrationResponse
+	(*FinishPasskeyRegistrationResponse)(nil), // 75: bff.v1.FinishPasskeyRegistrationResponse
+	(*RenamePasskeyResponse)(nil),             // 76: bff.v1.RenamePasskeyResponse
+	(*DeletePasskeyResponse)(nil),             // 77: bff.v1.DeletePasskeyResponse
+	(*ListIdentitiesResponse)(nil),            // 78: bff.v1.ListIdentitiesResponse
+	(*BeginLinkIdentityResponse)(nil),         // 79: bff.v1.BeginLinkIdentityResponse
+	(*CompleteLinkIdentityResponse)(nil),      // 80: bff.v1.CompleteLinkIdentityResponse
+	(*UnlinkIdentityResponse)(nil),            // 81: bff.v1.UnlinkIdentityResponse
+	(*RemovePasswordResponse)(nil),            // 82: bff.v1.RemovePasswordResponse
+	(*CreateKeyResponse)(nil),                 // 83: bff.v1.CreateKeyResponse
+	(*ListKeysResponse)(nil),                  // 84: bff.v1.ListKeysResponse
+	(*RevokeKeyResponse)(nil),                 // 85: bff.v1.RevokeKeyResponse
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1777,73 +1802,82 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	42, // 21: bff.v1.ExportMeResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
 	43, // 22: bff.v1.ExportMeResponse.passkeys:type_name -> bff.v1.Passkey
 	44, // 23: bff.v1.ExportMeResponse.keys:type_name -> bff.v1.APIKey
-	0,  // 24: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	45, // 25: bff.v1.AccountService.WatchMe:input_type -> bff.v1.WatchMeRequest
-	2,  // 26: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 27: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 28: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
-	8,  // 29: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	46, // 30: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
-	47, // 31: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
-	48, // 32: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
-	49, // 33: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
-	50, // 34: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
-	51, // 35: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
-	52, // 36: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
-	53, // 37: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
-	54, // 38: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
-	55, // 39: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
-	56, // 40: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
-	57, // 41: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
-	58, // 42: bff.v1.AccountService.CreateKey:input_type -> bff.v1.CreateKeyRequest
-	59, // 43: bff.v1.AccountService.ListKeys:input_type -> bff.v1.ListKeysRequest
-	60, // 44: bff.v1.AccountService.RevokeKey:input_type -> bff.v1.RevokeKeyRequest
-	10, // 45: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	12, // 46: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	14, // 47: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	18, // 48: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	20, // 49: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	22, // 50: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	24, // 51: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	26, // 52: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	28, // 53: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	16, // 54: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 55: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	61, // 56: bff.v1.AccountService.WatchMe:output_type -> bff.v1.WatchMeResponse
-	3,  // 57: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 58: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 59: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
-	9,  // 60: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	62, // 61: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
-	63, // 62: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
-	64, // 63: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
-	65, // 64: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
-	66, // 65: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
-	67, // 66: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
-	68, // 67: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
-	69, // 68: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
-	70, // 69: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
-	71, // 70: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
-	72, // 71: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
-	73, // 72: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
-	74, // 73: bff.v1.AccountService.CreateKey:output_type -> bff.v1.CreateKeyResponse
-	75, // 74: bff.v1.AccountService.ListKeys:output_type -> bff.v1.ListKeysResponse
-	76, // 75: bff.v1.AccountService.RevokeKey:output_type -> bff.v1.RevokeKeyResponse
-	11, // 76: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	13, // 77: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	15, // 78: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	19, // 79: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	21, // 80: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	23, // 81: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	25, // 82: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	27, // 83: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	29, // 84: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	17, // 85: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	55, // [55:86] is the sub-list for method output_type
-	24, // [24:55] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	45, // 24: bff.v1.ExportMeResponse.identities:type_name -> bff.v1.Identity
+	0,  // 25: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	46, // 26: bff.v1.AccountService.WatchMe:input_type -> bff.v1.WatchMeRequest
+	2,  // 27: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 28: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 29: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 30: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	47, // 31: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
+	48, // 32: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
+	49, // 33: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
+	50, // 34: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
+	51, // 35: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
+	52, // 36: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
+	53, // 37: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
+	54, // 38: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
+	55, // 39: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
+	56, // 40: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
+	57, // 41: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
+	58, // 42: bff.v1.AccountService.ListIdentities:input_type -> bff.v1.ListIdentitiesRequest
+	59, // 43: bff.v1.AccountService.BeginLinkIdentity:input_type -> bff.v1.BeginLinkIdentityRequest
+	60, // 44: bff.v1.AccountService.CompleteLinkIdentity:input_type -> bff.v1.CompleteLinkIdentityRequest
+	61, // 45: bff.v1.AccountService.UnlinkIdentity:input_type -> bff.v1.UnlinkIdentityRequest
+	62, // 46: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
+	63, // 47: bff.v1.AccountService.CreateKey:input_type -> bff.v1.CreateKeyRequest
+	64, // 48: bff.v1.AccountService.ListKeys:input_type -> bff.v1.ListKeysRequest
+	65, // 49: bff.v1.AccountService.RevokeKey:input_type -> bff.v1.RevokeKeyRequest
+	10, // 50: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 51: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 52: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 53: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 54: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 55: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 56: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 57: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 58: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 59: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 60: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	66, // 61: bff.v1.AccountService.WatchMe:output_type -> bff.v1.WatchMeResponse
+	3,  // 62: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 63: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 64: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 65: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	67, // 66: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
+	68, // 67: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
+	69, // 68: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
+	70, // 69: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
+	71, // 70: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
+	72, // 71: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
+	73, // 72: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
+	74, // 73: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
+	75, // 74: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
+	76, // 75: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
+	77, // 76: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
+	78, // 77: bff.v1.AccountService.ListIdentities:output_type -> bff.v1.ListIdentitiesResponse
+	79, // 78: bff.v1.AccountService.BeginLinkIdentity:output_type -> bff.v1.BeginLinkIdentityResponse
+	80, // 79: bff.v1.AccountService.CompleteLinkIdentity:output_type -> bff.v1.CompleteLinkIdentityResponse
+	81, // 80: bff.v1.AccountService.UnlinkIdentity:output_type -> bff.v1.UnlinkIdentityResponse
+	82, // 81: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
+	83, // 82: bff.v1.AccountService.CreateKey:output_type -> bff.v1.CreateKeyResponse
+	84, // 83: bff.v1.AccountService.ListKeys:output_type -> bff.v1.ListKeysResponse
+	85, // 84: bff.v1.AccountService.RevokeKey:output_type -> bff.v1.RevokeKeyResponse
+	11, // 85: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 86: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 87: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 88: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 89: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 90: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 91: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 92: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 93: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 94: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	60, // [60:95] is the sub-list for method output_type
+	25, // [25:60] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -1852,6 +1886,7 @@ func file_bff_v1_account_service_proto_init() {
 		return
 	}
 	file_bff_v1_factors_proto_init()
+	file_bff_v1_federation_proto_init()
 	file_bff_v1_keys_proto_init()
 	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()

@@ -370,6 +370,7 @@ type CompleteLoginRequest struct {
 	//	*CompleteLoginRequest_RecoveryCode
 	//	*CompleteLoginRequest_Passkey
 	//	*CompleteLoginRequest_EmailCode
+	//	*CompleteLoginRequest_Password
 	Proof isCompleteLoginRequest_Proof `protobuf_oneof:"proof"`
 	// Whether to ask for no second proof on this device for a while. It needs the
 	// device_token of the answer at the next Login.
@@ -458,6 +459,15 @@ func (x *CompleteLoginRequest) GetEmailCode() string {
 	return ""
 }
 
+func (x *CompleteLoginRequest) GetPassword() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteLoginRequest_Password); ok {
+			return x.Password
+		}
+	}
+	return ""
+}
+
 func (x *CompleteLoginRequest) GetRememberDevice() bool {
 	if x != nil {
 		return x.RememberDevice
@@ -490,6 +500,11 @@ type CompleteLoginRequest_EmailCode struct {
 	EmailCode string `protobuf:"bytes,5,opt,name=email_code,json=emailCode,proto3,oneof"`
 }
 
+type CompleteLoginRequest_Password struct {
+	// The account's password, for a challenge that links another provider.
+	Password string `protobuf:"bytes,9,opt,name=password,proto3,oneof"`
+}
+
 func (*CompleteLoginRequest_TotpCode) isCompleteLoginRequest_Proof() {}
 
 func (*CompleteLoginRequest_RecoveryCode) isCompleteLoginRequest_Proof() {}
@@ -497,6 +512,8 @@ func (*CompleteLoginRequest_RecoveryCode) isCompleteLoginRequest_Proof() {}
 func (*CompleteLoginRequest_Passkey) isCompleteLoginRequest_Proof() {}
 
 func (*CompleteLoginRequest_EmailCode) isCompleteLoginRequest_Proof() {}
+
+func (*CompleteLoginRequest_Password) isCompleteLoginRequest_Proof() {}
 
 // CompleteLoginResponse contains the outcome.
 type CompleteLoginResponse struct {
@@ -1220,7 +1237,7 @@ var File_bff_v1_auth_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x7f\n" +
+	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x17bff/v1/federation.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x7f\n" +
 	"\x0fRegisterRequest\x12\x14\n" +
 	"\x05email\x18\x01 \x01(\tR\x05email\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x1d\n" +
@@ -1240,14 +1257,15 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x121\n" +
 	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeH\x00R\tchallenge\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
-	"\x06result\"\x8d\x02\n" +
+	"\x06result\"\xab\x02\n" +
 	"\x14CompleteLoginRequest\x12'\n" +
 	"\x0fchallenge_token\x18\x01 \x01(\tR\x0echallengeToken\x12\x1d\n" +
 	"\ttotp_code\x18\x02 \x01(\tH\x00R\btotpCode\x12%\n" +
 	"\rrecovery_code\x18\x03 \x01(\tH\x00R\frecoveryCode\x123\n" +
 	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructH\x00R\apasskey\x12\x1f\n" +
 	"\n" +
-	"email_code\x18\x05 \x01(\tH\x00R\temailCode\x12'\n" +
+	"email_code\x18\x05 \x01(\tH\x00R\temailCode\x12\x1c\n" +
+	"\bpassword\x18\t \x01(\tH\x00R\bpassword\x12'\n" +
 	"\x0fremember_device\x18\a \x01(\bR\x0erememberDeviceB\a\n" +
 	"\x05proof\"\xb0\x01\n" +
 	"\x15CompleteLoginResponse\x12/\n" +
@@ -1290,13 +1308,16 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x14ResetPasswordRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12!\n" +
 	"\fnew_password\x18\x02 \x01(\tR\vnewPassword\"\x17\n" +
-	"\x15ResetPasswordResponse2\xfc\x05\n" +
+	"\x15ResetPasswordResponse2\x98\b\n" +
 	"\vAuthService\x12=\n" +
 	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\x12F\n" +
 	"\vVerifyEmail\x12\x1a.bff.v1.VerifyEmailRequest\x1a\x1b.bff.v1.VerifyEmailResponse\x124\n" +
 	"\x05Login\x12\x14.bff.v1.LoginRequest\x1a\x15.bff.v1.LoginResponse\x12L\n" +
 	"\rCompleteLogin\x12\x1c.bff.v1.CompleteLoginRequest\x1a\x1d.bff.v1.CompleteLoginResponse\x12X\n" +
-	"\x11BeginPasskeyLogin\x12 .bff.v1.BeginPasskeyLoginRequest\x1a!.bff.v1.BeginPasskeyLoginResponse\x12X\n" +
+	"\x11BeginPasskeyLogin\x12 .bff.v1.BeginPasskeyLoginRequest\x1a!.bff.v1.BeginPasskeyLoginResponse\x12Q\n" +
+	"\rListProviders\x12\x1c.bff.v1.ListProvidersRequest\x1a\x1d.bff.v1.ListProvidersResponse\"\x03\x90\x02\x01\x12^\n" +
+	"\x13BeginFederatedLogin\x12\".bff.v1.BeginFederatedLoginRequest\x1a#.bff.v1.BeginFederatedLoginResponse\x12g\n" +
+	"\x16CompleteFederatedLogin\x12%.bff.v1.CompleteFederatedLoginRequest\x1a&.bff.v1.CompleteFederatedLoginResponse\x12X\n" +
 	"\x11RequestSignInCode\x12 .bff.v1.RequestSignInCodeRequest\x1a!.bff.v1.RequestSignInCodeResponse\x12?\n" +
 	"\aRefresh\x12\x16.bff.v1.RefreshRequest\x1a\x17.bff.v1.RefreshResponse\"\x03\x90\x02\x02\x12<\n" +
 	"\x06Logout\x12\x15.bff.v1.LogoutRequest\x1a\x16.bff.v1.LogoutResponse\"\x03\x90\x02\x02\x12a\n" +
@@ -1319,33 +1340,39 @@ func file_bff_v1_auth_service_proto_rawDescGZIP() []byte {
 
 var file_bff_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_bff_v1_auth_service_proto_goTypes = []any{
-	(*RegisterRequest)(nil),              // 0: bff.v1.RegisterRequest
-	(*RegisterResponse)(nil),             // 1: bff.v1.RegisterResponse
-	(*LoginRequest)(nil),                 // 2: bff.v1.LoginRequest
-	(*LoginResponse)(nil),                // 3: bff.v1.LoginResponse
-	(*CompleteLoginRequest)(nil),         // 4: bff.v1.CompleteLoginRequest
-	(*CompleteLoginResponse)(nil),        // 5: bff.v1.CompleteLoginResponse
-	(*RequestSignInCodeRequest)(nil),     // 6: bff.v1.RequestSignInCodeRequest
-	(*RequestSignInCodeResponse)(nil),    // 7: bff.v1.RequestSignInCodeResponse
-	(*RefreshRequest)(nil),               // 8: bff.v1.RefreshRequest
-	(*RefreshResponse)(nil),              // 9: bff.v1.RefreshResponse
-	(*LogoutRequest)(nil),                // 10: bff.v1.LogoutRequest
-	(*LogoutResponse)(nil),               // 11: bff.v1.LogoutResponse
-	(*VerifyEmailRequest)(nil),           // 12: bff.v1.VerifyEmailRequest
-	(*VerifyEmailResponse)(nil),          // 13: bff.v1.VerifyEmailResponse
-	(*RequestPasswordResetRequest)(nil),  // 14: bff.v1.RequestPasswordResetRequest
-	(*RequestPasswordResetResponse)(nil), // 15: bff.v1.RequestPasswordResetResponse
-	(*ResetPasswordRequest)(nil),         // 16: bff.v1.ResetPasswordRequest
-	(*ResetPasswordResponse)(nil),        // 17: bff.v1.ResetPasswordResponse
-	(*SignedIn)(nil),                     // 18: bff.v1.SignedIn
-	(*VerificationSent)(nil),             // 19: bff.v1.VerificationSent
-	(*PartError)(nil),                    // 20: bff.v1.PartError
-	(*Challenge)(nil),                    // 21: bff.v1.Challenge
-	(*structpb.Struct)(nil),              // 22: google.protobuf.Struct
-	(*Tokens)(nil),                       // 23: bff.v1.Tokens
-	(*User)(nil),                         // 24: bff.v1.User
-	(*BeginPasskeyLoginRequest)(nil),     // 25: bff.v1.BeginPasskeyLoginRequest
-	(*BeginPasskeyLoginResponse)(nil),    // 26: bff.v1.BeginPasskeyLoginResponse
+	(*RegisterRequest)(nil),                // 0: bff.v1.RegisterRequest
+	(*RegisterResponse)(nil),               // 1: bff.v1.RegisterResponse
+	(*LoginRequest)(nil),                   // 2: bff.v1.LoginRequest
+	(*LoginResponse)(nil),                  // 3: bff.v1.LoginResponse
+	(*CompleteLoginRequest)(nil),           // 4: bff.v1.CompleteLoginRequest
+	(*CompleteLoginResponse)(nil),          // 5: bff.v1.CompleteLoginResponse
+	(*RequestSignInCodeRequest)(nil),       // 6: bff.v1.RequestSignInCodeRequest
+	(*RequestSignInCodeResponse)(nil),      // 7: bff.v1.RequestSignInCodeResponse
+	(*RefreshRequest)(nil),                 // 8: bff.v1.RefreshRequest
+	(*RefreshResponse)(nil),                // 9: bff.v1.RefreshResponse
+	(*LogoutRequest)(nil),                  // 10: bff.v1.LogoutRequest
+	(*LogoutResponse)(nil),                 // 11: bff.v1.LogoutResponse
+	(*VerifyEmailRequest)(nil),             // 12: bff.v1.VerifyEmailRequest
+	(*VerifyEmailResponse)(nil),            // 13: bff.v1.VerifyEmailResponse
+	(*RequestPasswordResetRequest)(nil),    // 14: bff.v1.RequestPasswordResetRequest
+	(*RequestPasswordResetResponse)(nil),   // 15: bff.v1.RequestPasswordResetResponse
+	(*ResetPasswordRequest)(nil),           // 16: bff.v1.ResetPasswordRequest
+	(*ResetPasswordResponse)(nil),          // 17: bff.v1.ResetPasswordResponse
+	(*SignedIn)(nil),                       // 18: bff.v1.SignedIn
+	(*VerificationSent)(nil),               // 19: bff.v1.VerificationSent
+	(*PartError)(nil),                      // 20: bff.v1.PartError
+	(*Challenge)(nil),                      // 21: bff.v1.Challenge
+	(*structpb.Struct)(nil),                // 22: google.protobuf.Struct
+	(*Tokens)(nil),                         // 23: bff.v1.Tokens
+	(*User)(nil),                           // 24: bff.v1.User
+	(*BeginPasskeyLoginRequest)(nil),       // 25: bff.v1.BeginPasskeyLoginRequest
+	(*ListProvidersRequest)(nil),           // 26: bff.v1.ListProvidersRequest
+	(*BeginFederatedLoginRequest)(nil),     // 27: bff.v1.BeginFederatedLoginRequest
+	(*CompleteFederatedLoginRequest)(nil),  // 28: bff.v1.CompleteFederatedLoginRequest
+	(*BeginPasskeyLoginResponse)(nil),      // 29: bff.v1.BeginPasskeyLoginResponse
+	(*ListProvidersResponse)(nil),          // 30: bff.v1.ListProvidersResponse
+	(*BeginFederatedLoginResponse)(nil),    // 31: bff.v1.BeginFederatedLoginResponse
+	(*CompleteFederatedLoginResponse)(nil), // 32: bff.v1.CompleteFederatedLoginResponse
 }
 var file_bff_v1_auth_service_proto_depIdxs = []int32{
 	18, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
@@ -1369,23 +1396,29 @@ var file_bff_v1_auth_service_proto_depIdxs = []int32{
 	2,  // 18: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
 	4,  // 19: bff.v1.AuthService.CompleteLogin:input_type -> bff.v1.CompleteLoginRequest
 	25, // 20: bff.v1.AuthService.BeginPasskeyLogin:input_type -> bff.v1.BeginPasskeyLoginRequest
-	6,  // 21: bff.v1.AuthService.RequestSignInCode:input_type -> bff.v1.RequestSignInCodeRequest
-	8,  // 22: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
-	10, // 23: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
-	14, // 24: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
-	16, // 25: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
-	1,  // 26: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
-	13, // 27: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
-	3,  // 28: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
-	5,  // 29: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
-	26, // 30: bff.v1.AuthService.BeginPasskeyLogin:output_type -> bff.v1.BeginPasskeyLoginResponse
-	7,  // 31: bff.v1.AuthService.RequestSignInCode:output_type -> bff.v1.RequestSignInCodeResponse
-	9,  // 32: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
-	11, // 33: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
-	15, // 34: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
-	17, // 35: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
-	26, // [26:36] is the sub-list for method output_type
-	16, // [16:26] is the sub-list for method input_type
+	26, // 21: bff.v1.AuthService.ListProviders:input_type -> bff.v1.ListProvidersRequest
+	27, // 22: bff.v1.AuthService.BeginFederatedLogin:input_type -> bff.v1.BeginFederatedLoginRequest
+	28, // 23: bff.v1.AuthService.CompleteFederatedLogin:input_type -> bff.v1.CompleteFederatedLoginRequest
+	6,  // 24: bff.v1.AuthService.RequestSignInCode:input_type -> bff.v1.RequestSignInCodeRequest
+	8,  // 25: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
+	10, // 26: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
+	14, // 27: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
+	16, // 28: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
+	1,  // 29: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
+	13, // 30: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
+	3,  // 31: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
+	5,  // 32: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
+	29, // 33: bff.v1.AuthService.BeginPasskeyLogin:output_type -> bff.v1.BeginPasskeyLoginResponse
+	30, // 34: bff.v1.AuthService.ListProviders:output_type -> bff.v1.ListProvidersResponse
+	31, // 35: bff.v1.AuthService.BeginFederatedLogin:output_type -> bff.v1.BeginFederatedLoginResponse
+	32, // 36: bff.v1.AuthService.CompleteFederatedLogin:output_type -> bff.v1.CompleteFederatedLoginResponse
+	7,  // 37: bff.v1.AuthService.RequestSignInCode:output_type -> bff.v1.RequestSignInCodeResponse
+	9,  // 38: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
+	11, // 39: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
+	15, // 40: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
+	17, // 41: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
+	29, // [29:42] is the sub-list for method output_type
+	16, // [16:29] is the sub-list for method input_type
 	16, // [16:16] is the sub-list for extension type_name
 	16, // [16:16] is the sub-list for extension extendee
 	0,  // [0:16] is the sub-list for field type_name
@@ -1396,6 +1429,7 @@ func file_bff_v1_auth_service_proto_init() {
 	if File_bff_v1_auth_service_proto != nil {
 		return
 	}
+	file_bff_v1_federation_proto_init()
 	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_auth_service_proto_msgTypes[1].OneofWrappers = []any{
@@ -1411,6 +1445,7 @@ func file_bff_v1_auth_service_proto_init() {
 		(*CompleteLoginRequest_RecoveryCode)(nil),
 		(*CompleteLoginRequest_Passkey)(nil),
 		(*CompleteLoginRequest_EmailCode)(nil),
+		(*CompleteLoginRequest_Password)(nil),
 	}
 	file_bff_v1_auth_service_proto_msgTypes[5].OneofWrappers = []any{
 		(*CompleteLoginResponse_SignedIn)(nil),

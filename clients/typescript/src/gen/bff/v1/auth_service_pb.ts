@@ -4,6 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { BeginFederatedLoginRequestSchema, BeginFederatedLoginResponseSchema, CompleteFederatedLoginRequestSchema, CompleteFederatedLoginResponseSchema, ListProvidersRequestSchema, ListProvidersResponseSchema } from "./federation_pb.js";
+import { file_bff_v1_federation } from "./federation_pb.js";
 import type { BeginPasskeyLoginRequestSchema, BeginPasskeyLoginResponseSchema } from "./passkeys_pb.js";
 import { file_bff_v1_passkeys } from "./passkeys_pb.js";
 import type { Challenge, ChallengeJson, PartError, PartErrorJson, SignedIn, SignedInJson, Tokens, TokensJson, User, UserJson, VerificationSent, VerificationSentJson } from "./types_pb.js";
@@ -16,7 +18,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/auth_service.proto.
  */
 export const file_bff_v1_auth_service: GenFile = /*@__PURE__*/
-  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCLBAQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhQKCmVtYWlsX2NvZGUYBSABKAlIABIXCg9yZW1lbWJlcl9kZXZpY2UYByABKAhCBwoFcHJvb2YikwEKFUNvbXBsZXRlTG9naW5SZXNwb25zZRIlCglzaWduZWRfaW4YASABKAsyEC5iZmYudjEuU2lnbmVkSW5IABImCgljaGFsbGVuZ2UYAiABKAsyES5iZmYudjEuQ2hhbGxlbmdlSAASIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvckIICgZyZXN1bHQiPwoYUmVxdWVzdFNpZ25JbkNvZGVSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhQKDGRldmljZV90b2tlbhgCIAEoCSJBChlSZXF1ZXN0U2lnbkluQ29kZVJlc3BvbnNlEiQKCWNoYWxsZW5nZRgBIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2UiJwoOUmVmcmVzaFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIxCg9SZWZyZXNoUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucyImCg1Mb2dvdXRSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiEAoOTG9nb3V0UmVzcG9uc2UiowEKElZlcmlmeUVtYWlsUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRIXCgpmaXJzdF9uYW1lGAMgASgJSACIAQESFgoJbGFzdF9uYW1lGAQgASgJSAGIAQESEwoGbG9jYWxlGAUgASgJSAKIAQFCDQoLX2ZpcnN0X25hbWVCDAoKX2xhc3RfbmFtZUIJCgdfbG9jYWxlIrABChNWZXJpZnlFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIeCgZ0b2tlbnMYAiABKAsyDi5iZmYudjEuVG9rZW5zEiEKBmVycm9ycxgDIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3ISFAoMZGV2aWNlX3Rva2VuGAQgASgJEiQKCWNoYWxsZW5nZRgFIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2UiLAobUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJIh4KHFJlcXVlc3RQYXNzd29yZFJlc2V0UmVzcG9uc2UiOwoUUmVzZXRQYXNzd29yZFJlcXVlc3QSDQoFdG9rZW4YASABKAkSFAoMbmV3X3Bhc3N3b3JkGAIgASgJIhcKFVJlc2V0UGFzc3dvcmRSZXNwb25zZTL8BQoLQXV0aFNlcnZpY2USPQoIUmVnaXN0ZXISFy5iZmYudjEuUmVnaXN0ZXJSZXF1ZXN0GhguYmZmLnYxLlJlZ2lzdGVyUmVzcG9uc2USRgoLVmVyaWZ5RW1haWwSGi5iZmYudjEuVmVyaWZ5RW1haWxSZXF1ZXN0GhsuYmZmLnYxLlZlcmlmeUVtYWlsUmVzcG9uc2USNAoFTG9naW4SFC5iZmYudjEuTG9naW5SZXF1ZXN0GhUuYmZmLnYxLkxvZ2luUmVzcG9uc2USTAoNQ29tcGxldGVMb2dpbhIcLmJmZi52MS5Db21wbGV0ZUxvZ2luUmVxdWVzdBodLmJmZi52MS5Db21wbGV0ZUxvZ2luUmVzcG9uc2USWAoRQmVnaW5QYXNza2V5TG9naW4SIC5iZmYudjEuQmVnaW5QYXNza2V5TG9naW5SZXF1ZXN0GiEuYmZmLnYxLkJlZ2luUGFzc2tleUxvZ2luUmVzcG9uc2USWAoRUmVxdWVzdFNpZ25JbkNvZGUSIC5iZmYudjEuUmVxdWVzdFNpZ25JbkNvZGVSZXF1ZXN0GiEuYmZmLnYxLlJlcXVlc3RTaWduSW5Db2RlUmVzcG9uc2USPwoHUmVmcmVzaBIWLmJmZi52MS5SZWZyZXNoUmVxdWVzdBoXLmJmZi52MS5SZWZyZXNoUmVzcG9uc2UiA5ACAhI8CgZMb2dvdXQSFS5iZmYudjEuTG9nb3V0UmVxdWVzdBoWLmJmZi52MS5Mb2dvdXRSZXNwb25zZSIDkAICEmEKFFJlcXVlc3RQYXNzd29yZFJlc2V0EiMuYmZmLnYxLlJlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBokLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlEkwKDVJlc2V0UGFzc3dvcmQSHC5iZmYudjEuUmVzZXRQYXNzd29yZFJlcXVlc3QaHS5iZmYudjEuUmVzZXRQYXNzd29yZFJlc3BvbnNlYgZwcm90bzM", [file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_struct]);
+  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCLVAQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhQKCmVtYWlsX2NvZGUYBSABKAlIABISCghwYXNzd29yZBgJIAEoCUgAEhcKD3JlbWVtYmVyX2RldmljZRgHIAEoCEIHCgVwcm9vZiKTAQoVQ29tcGxldGVMb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCI/ChhSZXF1ZXN0U2lnbkluQ29kZVJlcXVlc3QSDQoFZW1haWwYASABKAkSFAoMZGV2aWNlX3Rva2VuGAIgASgJIkEKGVJlcXVlc3RTaWduSW5Db2RlUmVzcG9uc2USJAoJY2hhbGxlbmdlGAEgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSInCg5SZWZyZXNoUmVxdWVzdBIVCg1yZWZyZXNoX3Rva2VuGAEgASgJIjEKD1JlZnJlc2hSZXNwb25zZRIeCgZ0b2tlbnMYASABKAsyDi5iZmYudjEuVG9rZW5zIiYKDUxvZ291dFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIQCg5Mb2dvdXRSZXNwb25zZSKjAQoSVmVyaWZ5RW1haWxSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhcKCmZpcnN0X25hbWUYAyABKAlIAIgBARIWCglsYXN0X25hbWUYBCABKAlIAYgBARITCgZsb2NhbGUYBSABKAlIAogBAUINCgtfZmlyc3RfbmFtZUIMCgpfbGFzdF9uYW1lQgkKB19sb2NhbGUisAEKE1ZlcmlmeUVtYWlsUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEh4KBnRva2VucxgCIAEoCzIOLmJmZi52MS5Ub2tlbnMSIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvchIUCgxkZXZpY2VfdG9rZW4YBCABKAkSJAoJY2hhbGxlbmdlGAUgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSIsChtSZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QSDQoFZW1haWwYASABKAkiHgocUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZSI7ChRSZXNldFBhc3N3b3JkUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIUCgxuZXdfcGFzc3dvcmQYAiABKAkiFwoVUmVzZXRQYXNzd29yZFJlc3BvbnNlMpgICgtBdXRoU2VydmljZRI9CghSZWdpc3RlchIXLmJmZi52MS5SZWdpc3RlclJlcXVlc3QaGC5iZmYudjEuUmVnaXN0ZXJSZXNwb25zZRJGCgtWZXJpZnlFbWFpbBIaLmJmZi52MS5WZXJpZnlFbWFpbFJlcXVlc3QaGy5iZmYudjEuVmVyaWZ5RW1haWxSZXNwb25zZRI0CgVMb2dpbhIULmJmZi52MS5Mb2dpblJlcXVlc3QaFS5iZmYudjEuTG9naW5SZXNwb25zZRJMCg1Db21wbGV0ZUxvZ2luEhwuYmZmLnYxLkNvbXBsZXRlTG9naW5SZXF1ZXN0Gh0uYmZmLnYxLkNvbXBsZXRlTG9naW5SZXNwb25zZRJYChFCZWdpblBhc3NrZXlMb2dpbhIgLmJmZi52MS5CZWdpblBhc3NrZXlMb2dpblJlcXVlc3QaIS5iZmYudjEuQmVnaW5QYXNza2V5TG9naW5SZXNwb25zZRJRCg1MaXN0UHJvdmlkZXJzEhwuYmZmLnYxLkxpc3RQcm92aWRlcnNSZXF1ZXN0Gh0uYmZmLnYxLkxpc3RQcm92aWRlcnNSZXNwb25zZSIDkAIBEl4KE0JlZ2luRmVkZXJhdGVkTG9naW4SIi5iZmYudjEuQmVnaW5GZWRlcmF0ZWRMb2dpblJlcXVlc3QaIy5iZmYudjEuQmVnaW5GZWRlcmF0ZWRMb2dpblJlc3BvbnNlEmcKFkNvbXBsZXRlRmVkZXJhdGVkTG9naW4SJS5iZmYudjEuQ29tcGxldGVGZWRlcmF0ZWRMb2dpblJlcXVlc3QaJi5iZmYudjEuQ29tcGxldGVGZWRlcmF0ZWRMb2dpblJlc3BvbnNlElgKEVJlcXVlc3RTaWduSW5Db2RlEiAuYmZmLnYxLlJlcXVlc3RTaWduSW5Db2RlUmVxdWVzdBohLmJmZi52MS5SZXF1ZXN0U2lnbkluQ29kZVJlc3BvbnNlEj8KB1JlZnJlc2gSFi5iZmYudjEuUmVmcmVzaFJlcXVlc3QaFy5iZmYudjEuUmVmcmVzaFJlc3BvbnNlIgOQAgISPAoGTG9nb3V0EhUuYmZmLnYxLkxvZ291dFJlcXVlc3QaFi5iZmYudjEuTG9nb3V0UmVzcG9uc2UiA5ACAhJhChRSZXF1ZXN0UGFzc3dvcmRSZXNldBIjLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QaJC5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZRJMCg1SZXNldFBhc3N3b3JkEhwuYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXF1ZXN0Gh0uYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_federation, file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_struct]);
 
 /**
  * RegisterRequest requests an account.
@@ -365,6 +367,14 @@ export type CompleteLoginRequest = Message<"bff.v1.CompleteLoginRequest"> & {
      */
     value: string;
     case: "emailCode";
+  } | {
+    /**
+     * The account's password, for a challenge that links another provider.
+     *
+     * @generated from field: string password = 9;
+     */
+    value: string;
+    case: "password";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -417,6 +427,13 @@ export type CompleteLoginRequestJson = {
    * @generated from field: string email_code = 5;
    */
   emailCode?: string;
+
+  /**
+   * The account's password, for a challenge that links another provider.
+   *
+   * @generated from field: string password = 9;
+   */
+  password?: string;
 
   /**
    * Whether to ask for no second proof on this device for a while. It needs the
@@ -1134,6 +1151,55 @@ export const AuthService: GenService<{
     methodKind: "unary";
     input: typeof BeginPasskeyLoginRequestSchema;
     output: typeof BeginPasskeyLoginResponseSchema;
+  },
+  /**
+   * ListProviders returns the other providers that people can sign in with, in the
+   * order in which to offer them.
+   *
+   * @generated from rpc bff.v1.AuthService.ListProviders
+   */
+  listProviders: {
+    methodKind: "unary";
+    input: typeof ListProvidersRequestSchema;
+    output: typeof ListProvidersResponseSchema;
+  },
+  /**
+   * BeginFederatedLogin starts a sign-in with another provider: send the browser to
+   * authorization_url, and what comes back to CompleteFederatedLogin. Pages of the
+   * site use /auth/{provider}/start instead. Errors: not_found PROVIDER_NOT_FOUND,
+   * unavailable PROVIDER_UNAVAILABLE, invalid_argument RETURN_TO_INVALID or
+   * REDIRECT_URI_UNKNOWN.
+   *
+   * @generated from rpc bff.v1.AuthService.BeginFederatedLogin
+   */
+  beginFederatedLogin: {
+    methodKind: "unary";
+    input: typeof BeginFederatedLoginRequestSchema;
+    output: typeof BeginFederatedLoginResponseSchema;
+  },
+  /**
+   * CompleteFederatedLogin gives the provider's answer and starts a session. It
+   * returns a challenge if a second proof is owed, or if an account has the email
+   * already: the methods of such a challenge begin with "link", and CompleteLogin
+   * links the provider once the account's own proofs are given. An email alone
+   * never does. If the provider does not vouch for the email, the methods are
+   * "link" and "email_code", whether or not an account has it: a code is mailed to
+   * it. If the provider tells no email, ask for one and repeat the call with it
+   * (PROVIDER_EMAIL_MISSING). Without flow_token, the flow cookie's answer is used. Send an
+   * Idempotency-Key header, and send the same key when you retry: for two minutes
+   * the answer is the same. Parts: account (required), profile (optional). Errors:
+   * invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
+   * failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, PROVIDER_EMAIL_MISSING or
+   * PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
+   * PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED, SIGN_UP_DOMAIN
+   * or ACCOUNT_DISABLED.
+   *
+   * @generated from rpc bff.v1.AuthService.CompleteFederatedLogin
+   */
+  completeFederatedLogin: {
+    methodKind: "unary";
+    input: typeof CompleteFederatedLoginRequestSchema;
+    output: typeof CompleteFederatedLoginResponseSchema;
   },
   /**
    * RequestSignInCode mails a code to the email and makes the challenge for
