@@ -41,6 +41,8 @@ var wantEvents = map[string][]string{
 	"factor.add":              {"factor.added"},
 	"factor.remove":           {"factor.removed"},
 	"factor.reset":            {"factor.removed"},
+	"identity.link":           {"identity.linked"},
+	"identity.unlink":         {"identity.unlinked"},
 	"apikey.create":           {"apikey.created"},
 	"apikey.revoke":           {"apikey.revoked"},
 }
@@ -229,6 +231,11 @@ func TestEachFactIsWrittenWithItsEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.wantWritten(t, account.GetId(), "a revoked API key", "apikey.revoked")
+
+	h.exec(t, "INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), 'https://id.example', '1', $1, 'work')", account.GetId())
+	h.wantWritten(t, account.GetId(), "a linked identity", "identity.linked")
+	h.exec(t, "DELETE FROM auth.identities WHERE account_id = $1", account.GetId())
+	h.wantWritten(t, account.GetId(), "an unlinked identity", "identity.unlinked")
 
 	for _, test := range []struct {
 		name string

@@ -31,7 +31,7 @@ const TestType = "webhook.test"
 // Types are the types of events.
 var Types = []string{
 	"user.created", "user.verified", "user.email_changed", "user.disabled", "user.enabled", "user.roles_changed", "user.deleted",
-	"session.created", "session.ended", "factor.added", "factor.removed", "apikey.created", "apikey.revoked", TestType,
+	"session.created", "session.ended", "factor.added", "factor.removed", "identity.linked", "identity.unlinked", "apikey.created", "apikey.revoked", TestType,
 }
 
 const (

@@ -23,6 +23,7 @@ var eventTables = []struct{ table, changes string }{
 	{"auth.sessions", "INSERT OR UPDATE OF revoke_time"},
 	{"auth.totp_factors", "INSERT OR DELETE OR UPDATE OF create_time"},
 	{"auth.passkeys", "INSERT OR DELETE"},
+	{"auth.identities", "INSERT OR DELETE"},
 	{"auth.api_keys", "INSERT OR DELETE OR UPDATE OF revoke_time"},
 }
 

@@ -42,6 +42,12 @@ BEGIN
 		ELSE
 			account := NEW.account_id; kinds := '{factor.added}'; ids := jsonb_build_object('factor', 'passkey', 'passkeyId', NEW.id);
 		END IF;
+	ELSIF TG_TABLE_NAME = 'identities' THEN
+		IF TG_OP = 'DELETE' THEN
+			account := OLD.account_id; kinds := '{identity.unlinked}'; ids := jsonb_build_object('identityId', OLD.id, 'provider', OLD.provider);
+		ELSE
+			account := NEW.account_id; kinds := '{identity.linked}'; ids := jsonb_build_object('identityId', NEW.id, 'provider', NEW.provider);
+		END IF;
 	ELSIF TG_TABLE_NAME = 'api_keys' THEN
 		IF TG_OP = 'INSERT' THEN
 			account := NEW.account_id; kinds := '{apikey.created}'; ids := jsonb_build_object('keyId', NEW.id);
