@@ -117,6 +117,27 @@ func TestAServiceIsRemovedOnlyUnedited(t *testing.T) {
 	}
 }
 
+// What make gen cannot finish leaves the tree as it was, so that it still compiles.
+func TestAGenerationThatFailsChangesNothing(t *testing.T) {
+	s := newScaffold(t)
+	path := filepath.Join(s.tree, "proto/bff/v1/account_service.proto")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := strings.Replace(string(text), "message GetMeResponse {", "message GetMeResponse {\n  // It does not exist.\n  Missing missing = 99;", 1)
+	if err := os.WriteFile(path, []byte(broken), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := s.changes(t)
+	if said, err := s.run("scripts/generate.sh"); err == nil || !strings.Contains(said, "Missing") {
+		t.Errorf("generate.sh: got %v, want a failure that names the message: %s", err, said)
+	}
+	if after := s.changes(t); after != before {
+		t.Errorf("it has changed %s, want only %s", after, before)
+	}
+}
+
 // refusesAFieldThatNobodyFills takes the part out of the definition, and puts it back.
 func (s scaffold) refusesAFieldThatNobodyFills(t *testing.T) {
 	t.Helper()

@@ -77,6 +77,7 @@ type described struct {
 	required   bool
 	responses  map[string]any
 	dear       bool
+	own        bool        // of the gateway's own services, not of the application's
 	statuses   map[int]int // how often each was the answer
 	asked      int
 }
@@ -168,7 +169,7 @@ func streams(operation map[string]any) bool {
 }
 
 func (f *fuzzed) described(path, verb string, operation map[string]any) *described {
-	d := &described{path: path, verb: strings.ToUpper(verb), id: operation["operationId"].(string), responses: operation["responses"].(map[string]any), statuses: map[int]int{}}
+	d := &described{path: path, verb: strings.ToUpper(verb), id: operation["operationId"].(string), responses: operation["responses"].(map[string]any), statuses: map[int]int{}, own: isOwn(operation)}
 	parameters, _ := operation["parameters"].([]any)
 	for _, parameter := range parameters {
 		d.parameters = append(d.parameters, f.resolve(parameter.(map[string]any)))
@@ -183,6 +184,13 @@ func (f *fuzzed) described(path, verb string, operation map[string]any) *describ
 		return strings.EqualFold(strings.TrimPrefix(d.id, "connect"), name)
 	})
 	return d
+}
+
+// isOwn reports whether an operation is of one of the gateway's own services. A random
+// request rarely names a row of the application's and its owner.
+func isOwn(operation map[string]any) bool {
+	tag, _, _ := strings.Cut(fmt.Sprint(operation["tags"].([]any)[0]), " ")
+	return slices.Contains([]string{"AccountService", "AuthService", "UserService"}, tag)
 }
 
 // one makes one request and looks at the answer.
@@ -542,6 +550,7 @@ func (f *fuzzed) report(t *testing.T, took time.Duration) {
 	t.Helper()
 	all := map[int]int{}
 	var never []string
+	own := 0
 	for _, d := range f.operations {
 		good := 0
 		for status, count := range d.statuses {
@@ -550,12 +559,13 @@ func (f *fuzzed) report(t *testing.T, took time.Duration) {
 				good += count
 			}
 		}
-		if good == 0 && !needsAuthenticator.MatchString(d.id) {
+		own += map[bool]int{true: 1}[d.own]
+		if good == 0 && d.own && !needsAuthenticator.MatchString(d.id) {
 			never = append(never, d.id)
 		}
 	}
 	t.Logf("%d requests of %d operations, and %d sign-ins, in %s: %v; never met with success: %v", f.made, len(f.operations), f.signedIn, took.Round(time.Millisecond), all, never)
-	if all[200] < f.made/5 || all[400] < f.made/5 || len(never) > len(f.operations)/10 {
+	if all[200] < f.made/5 || all[400] < f.made/5 || len(never) > own/10 {
 		t.Errorf("got %v, and never a success of %d operations %v: want a fifth of each kind, and a success of nine in ten operations", all, len(never), never)
 	}
 }

@@ -30,8 +30,8 @@ import (
 // StackSecret encrypts the keys of auth in a Stack.
 const StackSecret = "secret-key-one-secret-key-one-01"
 
-// Stack is Gatehouse within the test's own process: one users service, and auth
-// services and gateways over one database.
+// Stack is Gatehouse within the test's own process: one users service, one of each
+// service of the application, and auth services and gateways over one database.
 type Stack struct {
 	Gateways []*System // of which only url is set
 	Auths    []*auth.Service
@@ -97,13 +97,13 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 		s.Auths = append(s.Auths, service)
 	}
 	b.running.Go(func() { profiles.Run(ctx) })
+	others := b.startOthers(s, map[string]func(*connect.Server){RoleAuth: s.Auths[0].Register, RoleUsers: profiles.Register})
 	for i, listener := range listeners {
+		clients := b.dialOthers(others)
+		clients[RoleAuth] = b.client(i, RoleBff, RoleAuth, s.Auths[i%b.Auths].Register)
+		clients[RoleUsers] = b.client(i, RoleBff, RoleUsers, profiles.Register)
 		gateway, err := bff.New(bff.Config{
-			Backends: b.backends(map[string]*connect.Client{
-				RoleAuth:  b.client(i, RoleBff, RoleAuth, s.Auths[i%b.Auths].Register),
-				RoleUsers: b.client(i, RoleBff, RoleUsers, profiles.Register),
-			}),
-			PublicURL: publicURL, Logger: b.Logger, TrustedProxies: b.TrustedProxies,
+			Backends: backends(clients), PublicURL: publicURL, Logger: b.Logger, TrustedProxies: b.TrustedProxies,
 		})
 		b.check(err)
 		b.running.Go(func() { gateway.Run(ctx) })
@@ -115,8 +115,8 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	return s
 }
 
-// backends are the services that have a client.
-func (b *stackBuilder) backends(clients map[string]*connect.Client) []bff.Backend {
+// backends are the services behind a gateway.
+func backends(clients map[string]*connect.Client) []bff.Backend {
 	var backends []bff.Backend
 	for _, service := range app.Services() {
 		if client := clients[service.Name]; client != nil {
