@@ -19,8 +19,8 @@ var frameworkHashes = map[string]struct{ hash, password string }{
 	"Firebase":             {firebaseSample, "user1password"},
 	"Django argon2":        {"argon2$argon2id$v=19$m=102400,t=2,p=8$ejJHSzFibTVEeWhSYXdmdklPcDJ2VQ$uAZtM63hVJo3cfGF3OF4rQ", "correct horse battery"},
 	"Django scrypt":        {"scrypt$16384$q7Jd0PzYc1mWn3Xk5Rv8Tb$8$5$JwKu1xpvoNLSekZkrN80k/DEz3K3ZR2VSM5ND9hsQ1PrW6VwpfqY6MZixqm6NlC/7VSKdvuki79nA/RmjnDasQ==", "correct horse battery"},
-	"Django bcrypt":        {"bcrypt$$2b$12$Bb.X8l2.pXcZt5AGlJDKnuEvGaX4BPpS.SJu42uCQNEIKgGBp9sOG", "correct horse battery"},
-	"Django bcrypt_sha256": {"bcrypt_sha256$$2b$12$FjjfvnzOLhsoWqLhHNVYR.gK39lKMKQdYoKGoP/Li11Kb9HUhQGtS", "correct horse battery"},
+	"Django bcrypt":        {"bcrypt$$2b$04$uTmpkJTWMbrClp8Cx7jAYuusU2YmxqFvVS/JNDHtNYVcCUumziXXa", "correct horse battery"},
+	"Django bcrypt_sha256": {"bcrypt_sha256$$2b$04$7S2Ospvk.4N03/LMryE2GOItAYnSYhpwNBmS1mQypBfMC8mZf4qTu", "correct horse battery"},
 }
 
 func TestHashesOfFirebaseAndDjangoVerifyAndAreOutdated(t *testing.T) {
@@ -35,10 +35,8 @@ func TestHashesOfFirebaseAndDjangoVerifyAndAreOutdated(t *testing.T) {
 		if !right || !outdated || err != nil {
 			t.Errorf("%s: right %v, outdated %v, error %v; want right and outdated", name, right, outdated, err)
 		}
-		for _, wrong := range []string{"", test.password + "x"} {
-			if right, _, err := h.Check(t.Context(), Caller{}, wrong, test.hash); right || err != nil {
-				t.Errorf("%s: %q: right %v, error %v; want wrong", name, wrong, right, err)
-			}
+		if right, _, err := h.Check(t.Context(), Caller{}, test.password+"x", test.hash); right || err != nil {
+			t.Errorf("%s: with another password: right %v, error %v; want wrong", name, right, err)
 		}
 	}
 }

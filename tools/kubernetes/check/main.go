@@ -54,10 +54,11 @@ func check(ctx context.Context, root, apiserver, etcd, crds string) error {
 	}
 	var failures []error
 	for _, set := range sets {
-		if err := server.namespace(ctx, set.name); err != nil {
+		namespace := namespaceOf(set)
+		if err := server.namespace(ctx, namespace); err != nil {
 			return err
 		}
-		failures = append(failures, server.applyAll(ctx, set, set.name, true))
+		failures = append(failures, server.applyAll(ctx, set, namespace, true))
 	}
 	failures = append(failures, server.refusesMistakes(ctx, sets[0]))
 	failures = append(failures, server.upgrades(ctx, sets))
@@ -73,6 +74,9 @@ type set struct {
 	name      string
 	manifests []chart.Manifest
 }
+
+// namespaceOf is the namespace of a set of values. Every cluster has one called default.
+func namespaceOf(one set) string { return "values-" + one.name }
 
 // valueSets are the default values and the examples.
 func valueSets(root string) ([]set, error) {
@@ -114,7 +118,7 @@ func (s *server) refusesMistakes(ctx context.Context, one set) error {
 	i := slices.IndexFunc(one.manifests, func(m chart.Manifest) bool { return strings.Contains(m.Text, "kind: Deployment") })
 	for good, bad := range map[string]string{"strategy:": "strategie:", "runAsNonRoot: true": "runAsNonRoot: false"} {
 		text := strings.Replace(one.manifests[i].Text, good, bad, 1)
-		if err := s.apply(ctx, text, one.name, true); err == nil || text == one.manifests[i].Text {
+		if err := s.apply(ctx, text, namespaceOf(one), true); err == nil || text == one.manifests[i].Text {
 			return fmt.Errorf("the server accepts a Deployment with %q", bad)
 		}
 	}
