@@ -27,13 +27,19 @@ export function collector(reload: (names: ReadonlySet<string>, complete: boolean
     const [changed, all] = [names, complete];
     [names, complete, timer] = [new Set(), false, undefined];
     reload(changed, all);
-    if (changed.size > 0) setTimeout(() => reload(changed, false), settled);
+    if (changed.size > 0) setTimeout(() => withoutDialog(() => reload(changed, false)), settled);
   };
   return (more, all) => {
     for (const name of more) names.add(name);
     complete ||= all;
-    timer ??= setTimeout(flush, collecting);
+    timer ??= setTimeout(() => withoutDialog(flush), collecting);
   };
+}
+
+/** Does something once no dialog is open: what the dialog stands in may be replaced, with what it shows once, such as recovery codes. */
+function withoutDialog(work: () => void): void {
+  if (document.querySelector("dialog[open]")) setTimeout(() => withoutDialog(work), collecting);
+  else work();
 }
 
 /** Watches while `wanted` and somebody looks at the page. A page that nobody sees must not keep the session from becoming idle. */
