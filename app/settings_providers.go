@@ -39,6 +39,7 @@ type providerEntry struct {
 	Name             string   `yaml:"name"`
 	Icon             string   `yaml:"icon"`
 	ClientID         string   `yaml:"client_id"`
+	ClientIDs        []string `yaml:"client_ids"`
 	ClientSecretFile string   `yaml:"client_secret_file"`
 	Issuer           string   `yaml:"issuer"`
 	Scopes           []string `yaml:"scopes"`
@@ -48,6 +49,7 @@ type providerEntry struct {
 	KeyFile          string   `yaml:"key_file"`
 	EmailDomains     []string `yaml:"email_domains"`
 	RedirectURIs     []string `yaml:"redirect_uris"`
+	SecondFactor     string   `yaml:"second_factor"`
 	SignUp           *bool    `yaml:"sign_up"`
 }
 
@@ -122,7 +124,7 @@ func (c entryCheck) config(e providerEntry) provider.Config {
 	config := provider.Config{
 		ID: e.ID, Kind: kind, Name: e.Name, Icon: e.Icon, ClientID: e.ClientID, Issuer: e.Issuer, Tenant: e.Tenant,
 		TeamID: e.TeamID, KeyID: e.KeyID, Scopes: e.Scopes, EmailDomains: e.EmailDomains, RedirectURIs: e.RedirectURIs,
-		SignUp: e.SignUp == nil || *e.SignUp,
+		ClientIDs: e.ClientIDs, SignUp: e.SignUp == nil || *e.SignUp, TrustSecondFactor: e.SecondFactor == "trusted",
 	}
 	if config.Name == "" {
 		config.Name = kindNames[kind]
@@ -168,6 +170,12 @@ func (c entryCheck) checkKind(e providerEntry, kind provider.Kind) {
 }
 
 func (c entryCheck) checkLists(e providerEntry, kind provider.Kind) {
+	if !slices.Contains([]string{"", "never", "trusted"}, e.SecondFactor) {
+		c.wrong(fmt.Sprintf("second_factor %q is not known", e.SecondFactor), "set it to never or trusted")
+	}
+	if kind == provider.GitHub && (len(e.ClientIDs) > 0 || e.SecondFactor == "trusted") {
+		c.wrong("client_ids and second_factor: trusted are not for the kind github", "remove them: GitHub has no ID tokens")
+	}
 	if kind != provider.OIDC && len(e.EmailDomains) > 0 {
 		c.wrong("email_domains is only for the kind oidc", "remove it")
 	}

@@ -40,12 +40,15 @@ func TestProvidersAreReadFromAFile(t *testing.T) {
 - {id: ms, kind: microsoft, client_id: two, client_secret_file: secret, tenant: common}
 - {id: apple, kind: apple, client_id: three, team_id: TEAM, key_id: KEY, key_file: key.p8}
 - {id: github, kind: github, client_id: four, client_secret_file: secret, sign_up: false}
-- {id: work, kind: oidc, name: Work, client_id: five, issuer: "https://login.example.com", email_domains: [example.com], redirect_uris: ["com.example.app:/cb"]}
+- {id: work, kind: oidc, name: Work, client_id: five, issuer: "https://login.example.com", email_domains: [example.com], redirect_uris: ["com.example.app:/cb"], client_ids: [app], second_factor: trusted}
 `)
 	if text != "invalid settings:" || len(flags.providers) != 5 {
 		t.Fatalf("got %d providers and %s, want 5 and no problem", len(flags.providers), text)
 	}
-	google, github := flags.providers[0], flags.providers[3]
+	google, github, work := flags.providers[0], flags.providers[3], flags.providers[4]
+	if !work.TrustSecondFactor || google.TrustSecondFactor || len(work.ClientIDs) != 1 {
+		t.Errorf("got %+v, want the client id of an app, and the second factor trusted", work)
+	}
 	if google.ClientSecret != "a secret" || google.Name != "Google" || !google.SignUp || github.SignUp || flags.providers[2].Key == nil || flags.providers[4].Kind != provider.OIDC {
 		t.Errorf("got %+v", flags.providers)
 	}
@@ -58,12 +61,14 @@ func TestAllMistakesOfProvidersAreReportedAtOnce(t *testing.T) {
 - {id: ms, kind: microsoft, client_id: x, client_secret_file: missing, tenant: example.com, issuer: "https://login.example.com"}
 - {id: ms, kind: apple, client_id: x, key_file: secret, client_secret_file: secret}
 - {id: work, kind: oidc, client_id: x, issuer: "http://login.example.com", email_domains: ["@example.com"], redirect_uris: ["javascript:alert(1)"], team_id: x}
-- {id: gh, kind: github, client_id: x, client_secret_file: empty, email_domains: [example.com], tenant: common}
+- {id: gh, kind: github, client_id: x, client_secret_file: empty, email_domains: [example.com], tenant: common, client_ids: [x]}
+- {id: two, kind: oidc, client_id: x, issuer: "https://login.example.com", second_factor: always}
 `)
 	for _, want := range []string{
 		`id "Google"`, `kind "gogle"`, "client_id is missing", "client_secret_file missing can't be read", `tenant "example.com"`, "issuer is only for", "another entry's",
 		"team_id, key_id or key_file is missing", "not a P-256 key", "client_secret_file is not for", "it is not https", `"@example.com" in email_domains`, `"javascript:alert(1)" in redirect_uris`,
 		"are only for the kind apple", "client_secret_file empty", "email_domains is only for", "tenant is only for",
+		"not for the kind github", `second_factor "always"`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not reported in\n%s", want, text)

@@ -212,7 +212,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	apiKeys := &apikeys.Service{DB: db, Log: log, Mails: mails, Revocations: revocation.feed, Secrets: config.Secrets, Logger: config.Logger}
 	sessions.Verifiers = append(sessions.Verifiers, factorService.Verifiers()...)
-	federation := newFederation(config, accounts, sessions, relay)
+	federation := newFederation(config, accounts, sessions, codes, relay)
 	return &Service{
 		db: db, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
 		janitor:   janitor.New(db, config.AuditLife, config.Logger),

@@ -158,6 +158,7 @@ func (f *federated) nobody(t *testing.T, name string, err error, reasons ...stri
 	t.Errorf("%s: got %v (reason %q), want %v", name, err, reason, reasons)
 }
 
+// Without mail, such an address cannot be proven.
 func TestAnAddressThatTheProviderDoesNotVouchForLeadsToNobodysAccount(t *testing.T) {
 	t.Parallel()
 	f := newFederated(t)
@@ -444,38 +445,77 @@ func TestOfTwoAccountsThatLinkOneIdentityOneWins(t *testing.T) {
 
 func TestUnlinkingLeavesAWayToSignIn(t *testing.T) {
 	t.Parallel()
-	for _, password := range []bool{false, true} {
-		for _, passkey := range []bool{false, true} {
-			for _, second := range []bool{false, true} {
-				t.Run(fmt.Sprintf("password %t passkey %t another identity %t", password, passkey, second), func(t *testing.T) {
-					t.Parallel()
-					f := newFederated(t)
-					account, origin, identity := f.linked(t, "grace@example.com", "grace")
-					begun := f.mustSignIn(t)
-					if !password {
-						f.exec(t, `UPDATE auth.accounts SET password_hash = ''`)
-					}
-					if passkey {
-						f.exec(t, `INSERT INTO auth.passkeys (id, account_id, credential_id, record, rp_id, aaguid, name) VALUES (gen_random_uuid(), $1, 'x', '{}', 'localhost', gen_random_uuid(), 'x')`, account.GetId())
-					}
-					if second {
-						f.exec(t, `INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), 'https://other.example', 'grace', $1, 'work')`, account.GetId())
-					}
-					_, err := f.federation.UnlinkIdentity(t.Context(), &authv1.UnlinkIdentityRequest{IdentityId: identity.GetIdentityId(), Origin: origin})
-					if !password && !passkey && !second {
-						wantReason(t, err, connect.CodeFailedPrecondition, "LAST_SIGN_IN_METHOD")
-						return
-					}
-					if err != nil {
-						t.Fatal(err)
-					}
-					_, err = f.sessions.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: begun.GetTokens().GetRefreshToken()})
-					wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
-					if n := f.count(t, `SELECT count(*) FROM auth.sessions WHERE revoke_time IS NULL`); n != 1 {
-						t.Errorf("%d sessions are left, want the one that began with a password", n)
-					}
-				})
+	for ways := range 1 << 4 {
+		password, passkey, second, email := ways&1 != 0, ways&2 != 0, ways&4 != 0, ways&8 != 0
+		t.Run(fmt.Sprintf("password %t passkey %t another identity %t email %t", password, passkey, second, email), func(t *testing.T) {
+			t.Parallel()
+			change := withMail
+			if email {
+				change = byCode
 			}
-		}
+			f := newFederated(t, change)
+			account, origin, identity := f.linked(t, "grace@example.com", "grace")
+			begun := f.mustSignIn(t)
+			if !password {
+				f.exec(t, `UPDATE auth.accounts SET password_hash = ''`)
+			}
+			if passkey {
+				f.exec(t, `INSERT INTO auth.passkeys (id, account_id, credential_id, record, rp_id, aaguid, name) VALUES (gen_random_uuid(), $1, 'x', '{}', 'localhost', gen_random_uuid(), 'x')`, account.GetId())
+			}
+			if second {
+				f.exec(t, `INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), 'https://other.example', 'grace', $1, 'work')`, account.GetId())
+			}
+			_, err := f.federation.UnlinkIdentity(t.Context(), &authv1.UnlinkIdentityRequest{IdentityId: identity.GetIdentityId(), Origin: origin})
+			if ways == 0 {
+				wantReason(t, err, connect.CodeFailedPrecondition, "LAST_SIGN_IN_METHOD")
+				if f.identities(t, account) != 1 {
+					t.Error("the identity was removed all the same")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.mailed(t, "identity_unlinked", "grace@example.com")
+			_, err = f.sessions.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: begun.GetTokens().GetRefreshToken()})
+			wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+			if n := f.count(t, `SELECT count(*) FROM auth.sessions WHERE revoke_time IS NULL`); n != 1 {
+				t.Errorf("%d sessions are left, want the one that began with a password", n)
+			}
+		})
+	}
+}
+
+// A provider's second factor counts only where its entry trusts it.
+func TestASecondFactorAtAProviderCountsWhereItIsTrusted(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		trusted bool
+		claims  jwt.MapClaims
+		level   string
+	}{
+		"trusted":                 {true, jwt.MapClaims{"amr": []string{"pwd", "otp", "mfa"}}, "aal2"},
+		"trusted, by acr":         {true, jwt.MapClaims{"acr": "phr"}, "aal2"},
+		"trusted, one factor":     {true, jwt.MapClaims{"amr": []string{"pwd"}, "acr": "1"}, "aal1"},
+		"trusted, amr is a text":  {true, jwt.MapClaims{"amr": "mfa"}, "aal1"},
+		"trusted, nothing said":   {true, jwt.MapClaims{}, "aal1"},
+		"not trusted":             {false, jwt.MapClaims{"amr": []string{"mfa"}, "acr": "phr"}, "aal1"},
+		"not trusted, mere claim": {false, jwt.MapClaims{"mfa": true}, "aal1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFederated(t, func(c *auth.Config) { c.Providers[0].TrustSecondFactor = test.trusted })
+			f.takeCodes()
+			f.provider.SetClaims(test.claims)
+			first := f.mustSignIn(t)
+			if acr := claimsOf(t, first.GetTokens().GetAccessToken())["acr"]; acr != test.level {
+				t.Errorf("the session is at %v, want %s", acr, test.level)
+			}
+			f.enrol(t, first.GetAccount().GetId())
+			again, err := f.signIn(t)
+			if err != nil || (again.GetChallenge() == nil) != (test.level == "aal2") {
+				t.Errorf("got %v, %v with a second factor here", again, err)
+			}
+		})
 	}
 }

@@ -140,7 +140,7 @@ func (s *authService) CompleteFederatedLogin(ctx context.Context, req *bffv1.Com
 	key := idempotencyKey(ctx)
 	response, err := callService(ctx, providerLimit, func(ctx context.Context) (*authv1.CompleteFederatedLoginResponse, error) {
 		return s.federation.CompleteFederatedLogin(ctx, &authv1.CompleteFederatedLoginRequest{
-			Answer: answer, DeviceToken: browser.CarriedBy(ctx).Device, IdempotencyKey: key.GetKey(), AccountId: id.String(), Origin: s.clientInfo(ctx),
+			Answer: answer, DeviceToken: browser.CarriedBy(ctx).Device, IdempotencyKey: key.GetKey(), AccountId: id.String(), Email: req.GetEmail(), Origin: s.clientInfo(ctx),
 		})
 	})
 	if err != nil {

@@ -7,8 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect/v2"
+
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/flowtoken"
 )
 
@@ -142,5 +145,39 @@ func TestASignInLeadsToNoForeignPage(t *testing.T) {
 		if to := response.Header.Get("Location"); to != "/sign-in/return?error=RETURN_TO_INVALID&provider=work" || cookiesOf(response.Header)[flowJar] != nil {
 			t.Errorf("%s: led to %s, want a refusal", target, to)
 		}
+	}
+}
+
+// A provider that tells no email: the answer stays in the cookie until the person has
+// said theirs.
+func TestABrowserKeepsTheAnswerUntilItSaysAnEmail(t *testing.T) {
+	t.Parallel()
+	h, cookie, _ := visit(t)
+	emails := make(chan string, 2)
+	answer(h.backend, authv1.FederationServiceCompleteFederatedLoginProcedure, func(_ context.Context, req *authv1.CompleteFederatedLoginRequest) (*authv1.CompleteFederatedLoginResponse, error) {
+		emails <- req.GetEmail()
+		if req.GetEmail() == "" {
+			return nil, fault.New(connect.CodeFailedPrecondition, "PROVIDER_EMAIL_MISSING", "Repeat the call with your email.")
+		}
+		return &authv1.CompleteFederatedLoginResponse{Challenge: &authv1.Challenge{Token: flowToken, Methods: []string{"link", "email_code"}, ExpiresIn: 600}, ReturnTo: "/account"}, nil
+	})
+	back := h.step(t, http.MethodGet, "/auth/work/callback?code=the-code&state="+flowtoken.State(flowToken), "", "Cookie", flowJar+"="+cookie.Value)
+	stored := []string{"Cookie", flowJar + "=" + cookiesOf(back.Header)[flowJar].Value, "X-Gatehouse-Session", "cookie", "Sec-Fetch-Site", "same-origin"}
+	first, body := h.send(t, bffv1.AuthServiceCompleteFederatedLoginProcedure, completeBody, stored...)
+	if first.StatusCode != http.StatusBadRequest || !strings.Contains(body, "PROVIDER_EMAIL_MISSING") || cookiesOf(first.Header)[flowJar] != nil {
+		t.Fatalf("without an email: %d %s with the cookies %v, want a refusal that leaves the cookie", first.StatusCode, body, first.Header["Set-Cookie"])
+	}
+	second, body := h.send(t, bffv1.AuthServiceCompleteFederatedLoginProcedure, `{"provider":"work","email":" Grace@Example.org"}`, stored...)
+	if second.StatusCode != http.StatusOK || !strings.Contains(body, `"email_code"`) || !strings.Contains(body, `"returnTo":"/account"`) {
+		t.Fatalf("with an email: %d %s, want the challenge", second.StatusCode, body)
+	}
+	if cleared := cookiesOf(second.Header)[flowJar]; cleared == nil || cleared.MaxAge >= 0 {
+		t.Errorf("the flow cookie is not deleted: %v", cleared)
+	}
+	if a, b := <-emails, <-emails; a != "" || !strings.EqualFold(b, "grace@example.org") {
+		t.Errorf("auth got the emails %q and %q", a, b)
+	}
+	if refused, body := h.send(t, bffv1.AuthServiceCompleteFederatedLoginProcedure, `{"provider":"work","email":"no email"}`, stored...); refused.StatusCode != http.StatusBadRequest || !strings.Contains(body, "INVALID_ARGUMENT") {
+		t.Errorf("what is no email: %d %s", refused.StatusCode, body)
 	}
 }

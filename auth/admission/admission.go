@@ -76,6 +76,8 @@ type Entry struct {
 	// before are the methods of an earlier proof, and since is its time.
 	before []string
 	since  time.Time
+	// pending is an identity to link once all proofs are given; nil for none.
+	pending []byte
 	// Since is when the first proof was given, if it was not now.
 	Since time.Time
 	// Identity is the id of the other provider's identity that is the proof; "" for
@@ -305,7 +307,7 @@ func (d *Desk) admit(ctx context.Context, e Entry, transact func(queue func(*pgx
 // queueChallenge adds the challenge of an entry that owes a second proof, and its audit
 // row.
 func (d *Desk) queueChallenge(ctx context.Context, batch *pgx.Batch, e Entry, begun session, token string) error {
-	owed := challenge.Challenge{Purpose: challenge.SignIn, Account: e.Account, Device: begun.device, AMR: begun.signIn.AMR, Identity: e.Identity}
+	owed := challenge.Challenge{Purpose: challenge.SignIn, Account: e.Account, Device: begun.device, AMR: begun.signIn.AMR, Identity: e.Identity, Pending: e.pending}
 	challenge.Queue(batch, owed, token, challengeOwed, begun.args)
 	row := audit.Row{Event: audit.Challenge, Outcome: audit.Succeeded, Account: e.Account, Origin: e.Origin}
 	return audit.Queue(ctx, batch, row, challenge.Exists, challenge.Args(token))

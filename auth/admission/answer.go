@@ -328,7 +328,7 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		if len(c.AMR) > 0 && mayFollow(c.AMR, proof.Kind) {
 			entry.before, entry.since = c.AMR, c.CreateTime
 		}
-		entry.DeviceToken, entry.Identity = d.deviceToken(c.Device, account.GetId()), c.Identity
+		entry.DeviceToken, entry.Identity, entry.pending = d.deviceToken(c.Device, account.GetId()), c.Identity, c.Pending
 		further, err := d.furtherProof(ctx, tx, c, proof)
 		if err != nil || further {
 			outcome = Outcome{Account: account, Challenge: &authv1.Challenge{Token: req.GetChallengeToken(), ExpiresIn: int32(challenge.Life.Seconds())}}

@@ -14,9 +14,9 @@ import (
 	"gatehouse/internal/database"
 )
 
-// linkMethod is the first method of a challenge that links an identity: it tells clients
+// LinkMethod is the first method of a challenge that links an identity: it tells clients
 // what the proofs are for.
-const linkMethod = "link"
+const LinkMethod = "link"
 
 // mayAnswer reports whether a proof of a kind may answer a challenge. The first proof of
 // one that links an identity may be repeated: until the second is given, the answer to it
@@ -29,9 +29,10 @@ const owesSecondProof = `SELECT second_factor FROM auth.accounts WHERE id = @acc
 
 // furtherProof reports whether the first proof of a challenge that links an identity is to
 // be followed by a second, and stores the first. The account is locked. The challenge
-// keeps its token, so that a repeated answer is answered alike.
+// keeps its token, so that a repeated answer is answered alike. One of nobody in
+// particular ends with the first proof; the challenge that follows has the identity.
 func (d *Desk) furtherProof(ctx context.Context, tx pgx.Tx, c challenge.Challenge, proof Proof) (bool, error) {
-	if c.Pending == nil || worths[proof.Kind].level == 2 || worths[proof.Kind].second {
+	if c.Pending == nil || c.Account == "" || worths[proof.Kind].level == 2 || worths[proof.Kind].second {
 		return false, nil
 	}
 	var owed bool
@@ -47,9 +48,10 @@ func (d *Desk) furtherProof(ctx context.Context, tx pgx.Tx, c challenge.Challeng
 }
 
 // OfferLink writes the challenge that links an identity to an account once the account's
-// own proofs are given. The identity proves nothing until then.
+// own proofs are given. The identity proves nothing until then. It returns nil for an
+// account that has neither a password nor a passkey.
 func (d *Desk) OfferLink(ctx context.Context, account *authv1.Account, pending []byte) (*authv1.Challenge, error) {
-	offered := &authv1.Challenge{Methods: []string{linkMethod}, ExpiresIn: int32(challenge.Life.Seconds())}
+	offered := &authv1.Challenge{Methods: []string{LinkMethod}, ExpiresIn: int32(challenge.Life.Seconds())}
 	methods, err := d.methodsOf(ctx, account.GetId())
 	if err != nil {
 		return nil, err
@@ -64,11 +66,14 @@ func (d *Desk) OfferLink(ctx context.Context, account *authv1.Account, pending [
 	if slices.Contains(methods, string(Passkey)) {
 		offered.Methods = append(offered.Methods, string(Passkey))
 	}
+	if len(offered.Methods) == 1 {
+		return nil, nil
+	}
 	offered.Token, err = d.Challenges.Issue(ctx, d.DB, challenge.Challenge{Purpose: challenge.SignIn, Account: account.GetId(), Pending: pending}, nil)
 	if err != nil {
 		return nil, err
 	}
-	countChallenge(ctx, "begun", linkMethod)
+	countChallenge(ctx, "begun", LinkMethod)
 	return offered, d.addPasskeyOptions(ctx, challenge.SignIn, offered, account.GetId())
 }
 

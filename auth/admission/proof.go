@@ -14,6 +14,8 @@ const (
 	EmailCode    Kind = "email_code"
 	Link         Kind = "link"
 	Federated    Kind = "federated"
+	// FederatedTwo is another provider's answer after a second factor there.
+	FederatedTwo Kind = "federated_two"
 )
 
 // worth is what a kind of proof is worth.
@@ -35,6 +37,7 @@ var worths = map[Kind]worth{
 	EmailCode:    {first: true, level: 1, amr: []string{"email"}},
 	Link:         {first: true, level: 1, amr: []string{"email"}},
 	Federated:    {first: true, level: 1, amr: []string{"fed"}},
+	FederatedTwo: {first: true, level: 2, amr: []string{"fed"}},
 }
 
 // Proof is one proof.

@@ -16,6 +16,9 @@ import (
 // valueChallenge is the mail's value with the hash of the challenge that takes its code.
 const valueChallenge = "challenge"
 
+// valueNoSignUp is the mail's value that says that only the owner of an account gets it.
+const valueNoSignUp = "no_sign_up"
+
 const (
 	existsOpen      = `SELECT EXISTS (SELECT FROM auth.challenges WHERE token_hash = @challenge AND end_time IS NULL AND expire_time > clock_timestamp())`
 	selectAddressee = `SELECT ` + accounts.Columns + ` FROM auth.accounts a WHERE lower(a.email COLLATE "C") = lower(@email COLLATE "C")`
@@ -39,7 +42,7 @@ func (s *Service) Address(ctx context.Context, m outbox.Mail) (outbox.Mail, bool
 	account, err := accounts.Scan(s.DB.QueryRow(ctx, selectAddressee, pgx.NamedArgs{"email": m.To}))
 	switch {
 	case database.Missing(err):
-		return m, s.Accounts.SignUps.Check(m.To) == nil, nil
+		return m, m.Values[valueNoSignUp] == "" && s.Accounts.SignUps.Check(m.To) == nil, nil
 	case err != nil:
 		return m, false, fmt.Errorf("look up the account: %w", err)
 	}

@@ -79,6 +79,10 @@ type state struct {
 	// DeviceToken was sent with the request; it may be another account's.
 	DeviceToken string `json:",omitempty"`
 	MAC         []byte
+	// FirstName and LastName are those of a new account.
+	FirstName, LastName string `json:",omitempty"`
+	// NoSignUp says that a code makes no account.
+	NoSignUp bool `json:",omitempty"`
 }
 
 // macOf binds a code to its challenge.
@@ -87,10 +91,11 @@ func macOf(key []byte, hash tokens.Hash, code string) []byte {
 }
 
 // write writes a challenge for a code and the mail with it, unless it is not to be sent.
-func (s *Service) write(ctx context.Context, tx pgx.Tx, c challenge.Challenge, to outbox.Mail, deviceToken string, send bool) (*authv1.Challenge, error) {
+func (s *Service) write(ctx context.Context, tx pgx.Tx, c challenge.Challenge, to outbox.Mail, remembered state, send bool) (*authv1.Challenge, error) {
 	token, code := challenge.NewToken(), New()
 	hash := tokens.HashOf(token)
-	encoded, err := json.Marshal(state{Email: to.To, DeviceToken: deviceToken, MAC: macOf(s.macs[0], hash, code)})
+	remembered.Email, remembered.MAC = to.To, macOf(s.macs[0], hash, code)
+	encoded, err := json.Marshal(remembered)
 	if err != nil {
 		return nil, fmt.Errorf("encode the challenge's state: %w", err)
 	}
@@ -106,26 +111,56 @@ func (s *Service) write(ctx context.Context, tx pgx.Tx, c challenge.Challenge, t
 	return &authv1.Challenge{Token: token, Methods: []string{string(admission.EmailCode)}, ExpiresIn: int32(challenge.Life.Seconds())}, nil
 }
 
-// RequestSignInCode implements authv1.EmailCodeServiceHandler. It does the same for every
-// email: Address decides when the mail is sent whether anybody gets it.
+// RequestSignInCode implements authv1.EmailCodeServiceHandler.
 func (s *Service) RequestSignInCode(ctx context.Context, req *authv1.RequestSignInCodeRequest) (*authv1.RequestSignInCodeResponse, error) {
-	origin := req.GetOrigin()
-	row := audit.Row{Event: audit.CodeRequest, Outcome: audit.Succeeded, Origin: origin}
-	switch {
-	case !s.On:
+	if !s.On {
 		return nil, errOff
-	case !s.Mails.Enabled():
+	}
+	owed, err := s.Ask(ctx, Claim{Email: req.GetEmail(), DeviceToken: req.GetDeviceToken(), Origin: req.GetOrigin()})
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.RequestSignInCodeResponse{Challenge: owed}, nil
+}
+
+// SignsIn reports whether everybody can sign in with a mailed code.
+func (s *Service) SignsIn() bool { return s.On && s.Mails.Enabled() }
+
+// Claim is an email that somebody says is theirs.
+type Claim struct {
+	Email string
+	// DeviceToken is that of an earlier sign-in; it may be empty, or another account's.
+	DeviceToken string
+	// Pending is an identity of another provider to link to the email's account; nil for
+	// none. FirstName and LastName are those of a new account.
+	Pending             []byte
+	FirstName, LastName string
+	// NoSignUp says that only the owner of an account gets a code.
+	NoSignUp bool
+	Origin   *authv1.Origin
+}
+
+// Ask mails a code to an email and returns the challenge that takes it, whether or not
+// codes sign in by themselves. It does the same for every email: Address decides when the
+// mail is sent whether anybody gets it. Errors: failed_precondition MAIL_UNAVAILABLE.
+func (s *Service) Ask(ctx context.Context, c Claim) (*authv1.Challenge, error) {
+	row := audit.Row{Event: audit.CodeRequest, Outcome: audit.Succeeded, Origin: c.Origin}
+	if !s.Mails.Enabled() {
 		return nil, s.Log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
-	email := strings.TrimSpace(req.GetEmail())
+	email := strings.TrimSpace(c.Email)
 	send, err := s.Throttle.Allow(ctx, mostMails, mailWindow, "sign-in mail", accounts.FoldEmail(email))
 	if err != nil {
 		return nil, err
 	}
 	var owed *authv1.Challenge
 	err = s.DB.Transact(ctx, func(tx pgx.Tx) (err error) {
-		mail := outbox.Mail{Kind: outbox.SignInCode, To: email, Locale: origin.GetLocale(), Values: outbox.Circumstances(origin)}
-		if owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.EmailCode}, mail, req.GetDeviceToken(), send); err != nil {
+		mail := outbox.Mail{Kind: outbox.SignInCode, To: email, Locale: c.Origin.GetLocale(), Values: outbox.Circumstances(c.Origin)}
+		if c.NoSignUp {
+			mail.Values[valueNoSignUp] = "true"
+		}
+		remembered := state{DeviceToken: c.DeviceToken, FirstName: c.FirstName, LastName: c.LastName, NoSignUp: c.NoSignUp}
+		if owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.EmailCode, Pending: c.Pending}, mail, remembered, send); err != nil {
 			return err
 		}
 		return s.Links.AuditRequest(ctx, tx, row, send)
@@ -134,7 +169,7 @@ func (s *Service) RequestSignInCode(ctx context.Context, req *authv1.RequestSign
 		return nil, fmt.Errorf("request a sign-in code: %w", err)
 	}
 	admission.CountBegun(ctx, admission.EmailCode)
-	return &authv1.RequestSignInCodeResponse{Challenge: owed}, nil
+	return owed, nil
 }
 
 // StepUp mails a code to the account of the calling session and returns the challenge
@@ -158,7 +193,7 @@ func (s *Service) StepUp(ctx context.Context, origin *authv1.Origin) (*authv1.Ch
 			Kind: outbox.SignInCode, To: account.GetEmail(), Account: account.GetId(),
 			Locale: outbox.LocaleOf(origin, account.GetId()), Values: outbox.Circumstances(origin),
 		}
-		owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.StepUp, Account: account.GetId(), Session: origin.GetSessionId()}, mail, "", true)
+		owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.StepUp, Account: account.GetId(), Session: origin.GetSessionId()}, mail, state{}, true)
 		return err
 	})
 	return owed, s.Links.Uncount(ctx, counted, err)

@@ -97,7 +97,7 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, a admission.Attempt, ac
 		return admission.Accepted{}, err
 	}
 	if account == nil {
-		return s.create(ctx, tx, found.Email, a.Origin)
+		return s.create(ctx, tx, found, a.Origin)
 	}
 	if account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE {
 		return admission.Accepted{}, accounts.ErrDisabled
@@ -114,12 +114,18 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, a admission.Attempt, ac
 	return accepted, err
 }
 
-func (s *Service) create(ctx context.Context, tx pgx.Tx, email string, origin *authv1.Origin) (admission.Accepted, error) {
+func (s *Service) create(ctx context.Context, tx pgx.Tx, found state, origin *authv1.Origin) (admission.Accepted, error) {
+	if found.NoSignUp {
+		return admission.Accepted{}, accounts.ErrRegistrationClosed
+	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return admission.Accepted{}, fmt.Errorf("make an id: %w", err)
 	}
-	account, err := s.Accounts.Write(ctx, tx, accounts.New{ID: id.String(), Email: email, SignIn: true, Verified: true, Origin: origin})
+	account, err := s.Accounts.Write(ctx, tx, accounts.New{
+		ID: id.String(), Email: found.Email, SignIn: true, Verified: true, Origin: origin,
+		Profile: &authv1.ProfileSeed{FirstName: found.FirstName, LastName: found.LastName},
+	})
 	return admission.Accepted{Account: account, Committed: func(ctx context.Context) { s.Relay.Deliver(ctx, id.String()) }}, err
 }
 

@@ -20,7 +20,9 @@ var (
 	errTaken       = fault.New(connect.CodeAlreadyExists, "IDENTITY_TAKEN", "This identity belongs to another account. Sign in with it, unlink it there, then repeat this.")
 	// errUnproven does not depend on whether an account has the address.
 	errUnproven = fault.New(connect.CodeFailedPrecondition, "PROVIDER_EMAIL_UNPROVEN",
-		"The provider does not vouch for your email. Sign in another way, or register, then link the provider to your account.")
+		"The provider does not vouch for your email, and this system can't send mail. Sign in another way, then link the provider to your account.")
+	errNoEmail = fault.New(connect.CodeFailedPrecondition, "PROVIDER_EMAIL_MISSING",
+		"The provider does not tell your email. Repeat the call with your email: a code is mailed to it.")
 )
 
 // publicOf returns the public error for one of a provider.

@@ -26,6 +26,7 @@ import (
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/emailcode"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/passwords"
 	authv1 "gatehouse/gen/auth/v1"
@@ -45,6 +46,8 @@ type Service struct {
 	Accounts  *accounts.Store
 	Passwords *passwords.Checker
 	Mails     *outbox.Outbox
+	// Codes mails codes to emails that a provider does not vouch for.
+	Codes     *emailcode.Service
 	Log       *audit.Log
 	Providers []*provider.Provider
 	// Site is the public URL, whose callback providers lead to.
@@ -76,6 +79,8 @@ type flow struct {
 	Link, Fresh                                      bool
 	// Owed is the token of the challenge that the answer led to; "" for none.
 	Owed string
+	// Found is who the answer was about, if the provider did not tell their email.
+	Found *provider.Identity `json:",omitempty"`
 }
 
 // BeginFederation implements authv1.FederationServiceHandler.

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"gatehouse/auth/admission"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
+	"gatehouse/auth/emailcode"
 	"gatehouse/auth/purge"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
@@ -48,7 +50,7 @@ func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginR
 	if made, ok := v.challenge.Repeated(); ok {
 		return s.repeat(ctx, v, made)
 	}
-	who, err := s.redeem(ctx, v, req.GetAnswer())
+	who, err := s.identify(ctx, v, req)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +67,13 @@ func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginR
 	if err != nil {
 		return nil, err
 	}
-	if found.link != nil {
-		return s.offerLink(ctx, v, who, found.link)
+	switch {
+	case found.noEmail:
+		return nil, errNoEmail
+	case found.claim != "":
+		return s.ask(ctx, v, who, found.claim, req.GetOrigin())
+	case found.link != nil:
+		return s.offerLink(ctx, v, who, found.link, req.GetOrigin())
 	}
 	outcome := found.outcome
 	if found.taken {
@@ -82,6 +89,15 @@ func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginR
 	return &authv1.CompleteFederatedLoginResponse{
 		Account: outcome.Account, Tokens: outcome.Tokens, DeviceToken: outcome.DeviceToken, ReturnTo: v.ReturnTo,
 	}, nil
+}
+
+// identify returns who an answer is about. The answer is redeemed once: if the provider
+// did not tell the person's email, it is repeated with the email, for the same person.
+func (s *Service) identify(ctx context.Context, v visit, req *authv1.CompleteFederatedLoginRequest) (provider.Identity, error) {
+	if v.Found != nil {
+		return *v.Found, nil
+	}
+	return s.redeem(ctx, v, req.GetAnswer())
 }
 
 // repeat returns what a repeated answer got the first time.
@@ -113,7 +129,7 @@ func answerID(req *authv1.CompleteFederatedLoginRequest) (challenge.Answer, erro
 
 // offerLink returns the challenge of the account that has the identity's address: the
 // present owner of a mailbox need not be the person who made the account.
-func (s *Service) offerLink(ctx context.Context, v visit, who provider.Identity, account *authv1.Account) (*authv1.CompleteFederatedLoginResponse, error) {
+func (s *Service) offerLink(ctx context.Context, v visit, who provider.Identity, account *authv1.Account, origin *authv1.Origin) (*authv1.CompleteFederatedLoginResponse, error) {
 	text, err := pending{v.Provider, who}.encode()
 	if err != nil {
 		return nil, err
@@ -122,7 +138,29 @@ func (s *Service) offerLink(ctx context.Context, v visit, who provider.Identity,
 	if err != nil {
 		return nil, err
 	}
+	if offered == nil {
+		return s.ask(ctx, v, who, account.GetEmail(), origin)
+	}
 	return &authv1.CompleteFederatedLoginResponse{Challenge: offered, ReturnTo: v.ReturnTo}, nil
+}
+
+// ask mails a code to an email that the provider does not vouch for, and returns the
+// challenge that takes it, whether or not the email has an account. Not a link: whoever
+// reads the mail would link a stranger's identity to their account by following it, while
+// a code works only in the browser that was at the provider.
+func (s *Service) ask(ctx context.Context, v visit, who provider.Identity, email string, origin *authv1.Origin) (*authv1.CompleteFederatedLoginResponse, error) {
+	text, err := pending{v.Provider, who}.encode()
+	if err != nil {
+		return nil, err
+	}
+	owed, err := s.Codes.Ask(ctx, emailcode.Claim{
+		Email: email, Pending: text, FirstName: who.FirstName, LastName: who.LastName, NoSignUp: !v.provider.SignUp, Origin: origin,
+	})
+	if err != nil {
+		return nil, err
+	}
+	owed.Methods = append([]string{admission.LinkMethod}, owed.Methods...)
+	return &authv1.CompleteFederatedLoginResponse{Challenge: owed, ReturnTo: v.ReturnTo}, nil
 }
 
 // entrance is what an identity leads to.
@@ -130,13 +168,16 @@ type entrance struct {
 	outcome admission.Outcome
 	// link is the account that the identity may be linked to; nil for none.
 	link *authv1.Account
+	// claim is the email that the person has to prove; "" for none. noEmail says that it
+	// has to be asked for.
+	claim   string
+	noEmail bool
 	// taken says that the account is new, or had another owner until now.
 	taken bool
 }
 
 // enter admits an identity, or returns the account that its address belongs to. Errors:
-// failed_precondition PROVIDER_EMAIL_UNPROVEN, permission_denied REGISTRATION_CLOSED or
-// ACCOUNT_DISABLED.
+// those of unproven, permission_denied REGISTRATION_CLOSED or ACCOUNT_DISABLED.
 func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Identity, req *authv1.CompleteFederatedLoginRequest, row *audit.Row) (entrance, error) {
 	id, owner, err := ownerOf(ctx, tx, who)
 	if err != nil {
@@ -147,7 +188,7 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 	case owner != "":
 		account, err = s.known(ctx, tx, id, owner, who)
 	case who.Email == "" || !who.Authoritative:
-		err = errUnproven
+		return s.unproven(ctx, tx, v, who, req.GetEmail())
 	default:
 		var verified bool
 		if account, verified, err = s.byAddress(ctx, tx, who.Email); err != nil {
@@ -165,7 +206,7 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 	row.Account = account.GetId()
 	done := *row
 	outcome, err := s.Desk.Admit(ctx, tx, admission.Entry{
-		Account: account.GetId(), Email: account.GetEmail(), Proof: admission.Proof{Kind: admission.Federated}, Identity: id, Since: since(who),
+		Account: account.GetId(), Email: account.GetEmail(), Proof: proofOf(who), Identity: id, Since: since(who),
 		DeviceToken: req.GetDeviceToken(), AcceptsChallenge: true, Origin: req.GetOrigin(), Row: &done,
 	})
 	if err != nil {
@@ -186,14 +227,40 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 	return entrance{outcome: outcome, taken: owner == ""}, v.challenge.Spend(ctx, tx, answer, outcome.Session())
 }
 
+// unproven decides what an email leads to that the provider does not vouch for, without
+// looking for its account. Errors: failed_precondition PROVIDER_EMAIL_UNPROVEN.
+func (s *Service) unproven(ctx context.Context, tx pgx.Tx, v visit, who provider.Identity, typed string) (entrance, error) {
+	email := cmp.Or(who.Email, typed)
+	switch {
+	case !s.Mails.Enabled():
+		return entrance{}, errUnproven
+	case email != "":
+		return entrance{claim: email}, v.challenge.Spend(ctx, tx, nil, challenge.Made{})
+	}
+	v.Found = &who
+	return entrance{noEmail: true}, s.note(ctx, tx, v)
+}
+
 // noteOwed stores the token of the challenge that a visit led to, for a repeated answer.
 func (s *Service) noteOwed(ctx context.Context, tx pgx.Tx, v visit, token string) error {
 	v.Owed = token
+	return s.note(ctx, tx, v)
+}
+
+// note stores what is to be remembered of a visit.
+func (s *Service) note(ctx context.Context, tx pgx.Tx, v visit) error {
 	text, err := json.Marshal(v.flow)
 	if err != nil {
 		return fmt.Errorf("encode the visit: %w", err)
 	}
 	return s.Desk.Challenges.SetState(ctx, tx, challenge.Federation, v.token, text)
+}
+
+func proofOf(who provider.Identity) admission.Proof {
+	if who.SecondFactor {
+		return admission.Proof{Kind: admission.FederatedTwo}
+	}
+	return admission.Proof{Kind: admission.Federated}
 }
 
 // since is when the person gave a proof to the provider. A provider that does not say it

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,6 +26,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/mailtest"
 	"gatehouse/internal/passkeytest"
+	"gatehouse/internal/provider/providertest"
 )
 
 // parityFixture is a system with the persons that the cases use. No case changes a person
@@ -32,6 +34,8 @@ import (
 type parityFixture struct {
 	*harness.System
 	people map[string]*harness.Person
+	// provider is one that people can sign in with; nil without one.
+	provider *providertest.Provider
 	// hashing is held during a call that hashes a password.
 	hashing sync.Mutex
 }
@@ -160,9 +164,10 @@ type subject struct {
 	new, made *harness.Person
 	secret    string // of an authenticator app that is being enrolled
 	random    string
-	step      any               // what the last step answered
-	key       *passkeytest.Key  // made when it is first used
-	links     map[string]string // that were mailed
+	step      any                   // what the last step answered
+	key       *passkeytest.Key      // made when it is first used
+	links     map[string]string     // that were mailed
+	visited   map[string]url.Values // the answers of the provider, by the address that led there
 }
 
 var placeholder = regexp.MustCompile(`\{\{([a-z]+)(?:[. ]([A-Za-z0-9._]+))?\}\}`)
@@ -172,7 +177,8 @@ var placeholder = regexp.MustCompile(`\{\{([a-z]+)(?:[. ]([A-Za-z0-9._]+))?\}\}`
 // {{step.…}}, a field of the last response; {{mail.kept}} or {{mail.erased}}, the ID of a
 // failed mail; {{long 101}}, that many letters; and {{byte ff}}, a byte, which need not be
 // valid UTF-8; {{totp 1}}, the code of the app that is being enrolled, so many steps from
-// now.
+// now; {{visit code}}, a field of the provider's answer to the authorization URL of the
+// last response.
 func (s *subject) fill(text string) string {
 	return placeholder.ReplaceAllStringFunc(text, func(found string) string {
 		parts := placeholder.FindStringSubmatch(found)
@@ -198,6 +204,8 @@ func (s *subject) fill(text string) string {
 			return s.failedMail(of)
 		case "totp":
 			return s.totp(of)
+		case "visit":
+			return s.visit(of)
 		}
 		person := s.person(name)
 		switch of {

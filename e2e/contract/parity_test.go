@@ -28,6 +28,7 @@ import (
 
 	"gatehouse/e2e/harness"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/provider/providertest"
 )
 
 // The parity corpus: a call gets the same response or the same error on every surface.
@@ -129,11 +130,13 @@ func TestParity(t *testing.T) {
 		}
 	}
 	t.Run("one process", func(t *testing.T) {
-		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_THROTTLE=off", "GATEHOUSE_EMAIL_SIGN_IN=on", "GATEHOUSE_PUBLIC_URL="+parityPage))
+		provider := providertest.New(t)
+		s := harness.Start(t, harness.OneProcess, withProvider(t, provider), harness.WithSettings("GATEHOUSE_THROTTLE=off", "GATEHOUSE_EMAIL_SIGN_IN=on", "GATEHOUSE_PUBLIC_URL="+parityPage))
 		foreign := publishForeignKey(t, s)
 		w := newParityFixture(t, s)
 		w.signTokens(t, foreign)
-		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "keys", "users", "input"}, serviceFiles(t)...) {
+		w.provider = provider
+		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "providers", "keys", "users", "input"}, serviceFiles(t)...) {
 			w.renew(t)
 			p.run(t, w, file)
 		}
@@ -432,19 +435,21 @@ func (f *failure) retry() *errdetails.RetryInfo {
 
 // answerShapes are what may stand for a value that differs from call to call.
 var answerShapes = map[string]*regexp.Regexp{
-	"<uuid>":          regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`),
-	"<time>":          regexp.MustCompile(`^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$`),
-	"<etag>":          regexp.MustCompile(`^[A-Za-z0-9_-]{11}$`),
-	"<key id>":        regexp.MustCompile(`^[A-Za-z0-9_-]{8,64}$`),
-	"<url>":           regexp.MustCompile(`^http://[a-z0-9.:]+$`),
-	"<access token>":  regexp.MustCompile(`^ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$`),
-	"<refresh token>": regexp.MustCompile(`^ghr_[A-Za-z0-9_-]+$`),
-	"<device token>":  regexp.MustCompile(`^ghd_[A-Za-z0-9_-]+$`),
-	"<challenge>":     regexp.MustCompile(`^ghc_[A-Za-z0-9_-]{43}$`),
-	"<API key>":       regexp.MustCompile(`^ghk_[A-Za-z0-9_-]{22}_[A-Za-z0-9_-]{43}[A-Za-z0-9]{6}$`),
-	"<recovery code>": regexp.MustCompile(`^[0-9A-Z]{4}(-[0-9A-Z]{4}){3}$`),
-	"<page token>":    regexp.MustCompile(`^[A-Za-z0-9_-]{8,}$`),
-	"<text>":          regexp.MustCompile(`.`),
+	"<uuid>":              regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`),
+	"<time>":              regexp.MustCompile(`^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$`),
+	"<etag>":              regexp.MustCompile(`^[A-Za-z0-9_-]{11}$`),
+	"<key id>":            regexp.MustCompile(`^[A-Za-z0-9_-]{8,64}$`),
+	"<url>":               regexp.MustCompile(`^http://[a-z0-9.:]+$`),
+	"<access token>":      regexp.MustCompile(`^ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$`),
+	"<refresh token>":     regexp.MustCompile(`^ghr_[A-Za-z0-9_-]+$`),
+	"<device token>":      regexp.MustCompile(`^ghd_[A-Za-z0-9_-]+$`),
+	"<authorization URL>": regexp.MustCompile(`^http://127\.0\.0\.1:[0-9]+/authorize\?[A-Za-z0-9_.%=&+-]+$`),
+	"<nonce>":             regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`),
+	"<challenge>":         regexp.MustCompile(`^ghc_[A-Za-z0-9_-]{43}$`),
+	"<API key>":           regexp.MustCompile(`^ghk_[A-Za-z0-9_-]{22}_[A-Za-z0-9_-]{43}[A-Za-z0-9]{6}$`),
+	"<recovery code>":     regexp.MustCompile(`^[0-9A-Z]{4}(-[0-9A-Z]{4}){3}$`),
+	"<page token>":        regexp.MustCompile(`^[A-Za-z0-9_-]{8,}$`),
+	"<text>":              regexp.MustCompile(`.`),
 }
 
 // differ describes the differences between a response and the expected one.

@@ -20,6 +20,7 @@ import (
 	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/mailtest"
+	"gatehouse/internal/provider/providertest"
 )
 
 // restWalk asks by REST, and notes which methods it has asked.
@@ -30,6 +31,7 @@ type restWalk struct {
 	asked  map[string]bool
 
 	mails     *mailtest.Server
+	provider  *providertest.Provider
 	followed  map[string]bool // tokens of links
 	ada, bob  string          // ids
 	me, admin string          // access tokens
@@ -128,12 +130,14 @@ func restStory(t *testing.T, shape harness.Shape) {
 		}
 		return nil
 	}})
-	w := newRESTWalk(t, harness.Start(t, shape, harness.WithSettings("SMTP_URL="+server.URL(), "GATEHOUSE_EMAIL_SIGN_IN=on", "GATEHOUSE_PUBLIC_URL="+parityPage)))
-	w.mails = server
+	provider := providertest.New(t)
+	w := newRESTWalk(t, harness.Start(t, shape, withProvider(t, provider), harness.WithSettings("SMTP_URL="+server.URL(), "GATEHOUSE_EMAIL_SIGN_IN=on", "GATEHOUSE_PUBLIC_URL="+parityPage)))
+	w.mails, w.provider = server, provider
 	w.signUpInAndOut()
 	w.ownAccount()
 	w.ownSessionsAndLinks()
 	w.keysAndCodes()
+	w.providers()
 	w.administration()
 	w.secondFactors()
 	refusing.Store(true)

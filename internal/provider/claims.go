@@ -32,6 +32,8 @@ type claims struct {
 	GivenName     string          `json:"given_name"`
 	FamilyName    string          `json:"family_name"`
 	AuthTime      float64         `json:"auth_time"`
+	AMR           json.RawMessage `json:"amr"`
+	ACR           string          `json:"acr"`
 
 	issuer, subject, algorithm string
 }
@@ -58,6 +60,7 @@ func (p *Provider) identity(c *claims, appleUser string) (Identity, error) {
 		}
 	}
 	found.FirstName, found.LastName = shortened(found.FirstName), shortened(found.LastName)
+	found.SecondFactor = p.TrustSecondFactor && c.hasSecondFactor()
 	if c.AuthTime > 0 {
 		found.AuthTime = earlier(time.Unix(int64(c.AuthTime), 0), p.now())
 	}
@@ -66,6 +69,17 @@ func (p *Provider) identity(c *claims, appleUser string) (Identity, error) {
 	}
 	found.Email, found.Authoritative = c.Email, p.vouches(c)
 	return found, nil
+}
+
+// acrOfTwo are the acr of a sign-in with two factors: that of PAPE, which OpenID Connect
+// providers use for lack of a registered one, and those of OpenID EAP ACR Values 1.0.
+var acrOfTwo = []string{"http://schemas.openid.net/pape/policies/2007/06/multi-factor", "phr", "phrh"}
+
+// hasSecondFactor reports whether the person gave a second factor, which amr says by
+// "mfa" (RFC 8176).
+func (c *claims) hasSecondFactor() bool {
+	var methods []string
+	return json.Unmarshal(c.AMR, &methods) == nil && slices.Contains(methods, "mfa") || slices.Contains(acrOfTwo, c.ACR)
 }
 
 func earlier(a, b time.Time) time.Time {

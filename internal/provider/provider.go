@@ -53,6 +53,9 @@ type Config struct {
 	// Name and Icon are for people. Icon names a built-in picture.
 	Name, Icon string
 	ClientID   string
+	// ClientIDs are those of apps that sign in with the provider's own library, whose ID
+	// tokens are accepted too.
+	ClientIDs []string
 	// ClientSecret is empty for a public client, and for Apple.
 	ClientSecret string
 	// Issuer is that of an OpenID provider. For the other kinds it is empty, or replaces
@@ -71,7 +74,9 @@ type Config struct {
 	RedirectURIs []string
 	// SignUp says whether a new person gets an account.
 	SignUp bool
-	Logger *slog.Logger
+	// TrustSecondFactor says that a second factor at the provider counts here.
+	TrustSecondFactor bool
+	Logger            *slog.Logger
 }
 
 // Identity is who somebody is at a provider.
@@ -84,6 +89,9 @@ type Identity struct {
 	FirstName, LastName string
 	// AuthTime is when the person gave a proof to the provider; zero if it does not say.
 	AuthTime time.Time
+	// SecondFactor says that they gave a second one there, and that the provider is
+	// trusted with it.
+	SecondFactor bool
 }
 
 // Provider is one provider. Its methods may be called concurrently.

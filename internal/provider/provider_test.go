@@ -193,3 +193,39 @@ func TestAProviderThatIsDownIsLeftAlone(t *testing.T) {
 		t.Errorf("it was called %d times, want 5", calls)
 	}
 }
+
+func TestIDTokensOfAppsAreAccepted(t *testing.T) {
+	t.Parallel()
+	fake := providertest.New(t)
+	p := provider.New(provider.Config{ID: "one", Kind: provider.OIDC, ClientID: "gatehouse", ClientIDs: []string{"android"}, Issuer: fake.URL})
+	for _, test := range []struct {
+		name     string
+		aud, azp any
+		native   bool
+		ok       bool
+	}{
+		{"an app's", "android", nil, true, true},
+		{"the client's by an app", "gatehouse", "android", true, true},
+		{"another app's", "ios", nil, true, false},
+		{"the client's by another app", "gatehouse", "ios", true, false},
+		{"both, by nobody", []string{"gatehouse", "android"}, nil, true, false},
+		{"an app's in exchange for a code", "android", nil, false, false},
+		{"the client's by an app in exchange for a code", "gatehouse", "android", false, false},
+	} {
+		claims := jwt.MapClaims{"aud": test.aud, "azp": test.azp, "sub": "ada"}
+		var err error
+		if test.native {
+			claims["iss"], claims["nonce"], claims["iat"], claims["exp"] = fake.URL, "nonce", time.Now().Unix(), time.Now().Add(time.Hour).Unix()
+			if test.azp == nil {
+				delete(claims, "azp")
+			}
+			_, err = p.Redeem(t.Context(), request, provider.Answer{IDToken: providertest.Sign(jwt.SigningMethodRS256, fake.Key, "one", claims)})
+		} else {
+			fake.SetClaims(claims)
+			_, err = redeem(t, p, fake, "")
+		}
+		if (err == nil) != test.ok {
+			t.Errorf("%s: got %v, want success %t", test.name, err, test.ok)
+		}
+	}
+}

@@ -110,7 +110,7 @@ func (p *Provider) redeem(ctx context.Context, r Request, a Answer) (Identity, e
 		return Identity{}, err
 	}
 	if a.IDToken != "" && p.Kind != GitHub {
-		verified, err := p.verify(ctx, described, a.IDToken, r.Nonce)
+		verified, err := p.verify(ctx, described, a.IDToken, r.Nonce, p.ClientIDs...)
 		if err != nil {
 			return Identity{}, err
 		}
@@ -220,8 +220,9 @@ func (k *keysAt) VerifySignature(ctx context.Context, token string) ([]byte, err
 	return payload, err
 }
 
-// verify verifies an ID token (OpenID Connect Core 1.0, section 3.1.3.7).
-func (p *Provider) verify(ctx context.Context, described *metadata, raw, nonce string) (*claims, error) {
+// verify verifies an ID token (OpenID Connect Core 1.0, section 3.1.3.7), which may also
+// be issued to one of the apps.
+func (p *Provider) verify(ctx context.Context, described *metadata, raw, nonce string, apps ...string) (*claims, error) {
 	if raw == "" {
 		return nil, fmt.Errorf("%w: no ID token", ErrRefused)
 	}
@@ -236,7 +237,7 @@ func (p *Provider) verify(ctx context.Context, described *metadata, raw, nonce s
 	}
 	keys := &keysAt{keys: p.keys, address: described.JWKSURI, algorithms: allowed}
 	verifier := oidc.NewVerifier(described.Issuer, keys, &oidc.Config{
-		ClientID: p.ClientID, SupportedSigningAlgs: offered, Now: p.now, SkipIssuerCheck: p.Kind == Microsoft,
+		SkipClientIDCheck: true, SupportedSigningAlgs: offered, Now: p.now, SkipIssuerCheck: p.Kind == Microsoft,
 	})
 	token, err := verifier.Verify(ctx, raw)
 	if err != nil && keys.failure != nil {
@@ -255,7 +256,7 @@ func (p *Provider) verify(ctx context.Context, described *metadata, raw, nonce s
 		return nil, fmt.Errorf("%w: a subject of %d bytes", ErrRefused, len(token.Subject))
 	case nonce == "" || token.Nonce != nonce:
 		return nil, fmt.Errorf("%w: another nonce", ErrRefused)
-	case len(token.Audience) > 1 && found.AZP == "", found.AZP != "" && found.AZP != p.ClientID:
+	case !p.mayRead(token.Audience, found.AZP, apps):
 		return nil, fmt.Errorf("%w: issued to another client", ErrRefused)
 	case token.IssuedAt.IsZero() || token.IssuedAt.After(p.now().Add(clockSkew)):
 		return nil, fmt.Errorf("%w: issued in the future", ErrRefused)
@@ -269,6 +270,13 @@ func (p *Provider) verify(ctx context.Context, described *metadata, raw, nonce s
 		found.issuer = p.issuer() // Google also sends it without https://
 	}
 	return &found, nil
+}
+
+// mayRead reports whether a token is for this client or one of the apps, and was asked
+// for by one of them.
+func (p *Provider) mayRead(audience []string, authorized string, apps []string) bool {
+	ours := func(id string) bool { return id != "" && (id == p.ClientID || slices.Contains(apps, id)) }
+	return slices.ContainsFunc(audience, ours) && (authorized == "" && len(audience) == 1 || ours(authorized))
 }
 
 // addUserinfo adds the claims of the userinfo endpoint. They have to be about the same

@@ -105,7 +105,7 @@ type FederationServiceClient interface {
 	// tokens again for two minutes, unless they were used. Errors: those of
 	// CompleteLogin, invalid_argument PROVIDER_ANSWER_INVALID, unavailable
 	// PROVIDER_UNAVAILABLE, not_found PROVIDER_NOT_FOUND, failed_precondition
-	// PROVIDER_EMAIL_UNPROVEN, permission_denied REGISTRATION_CLOSED or
+	// PROVIDER_EMAIL_MISSING or PROVIDER_EMAIL_UNPROVEN, permission_denied REGISTRATION_CLOSED or
 	// ACCOUNT_DISABLED.
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// CompleteLinkIdentity redeems a provider's answer and links the identity to the
@@ -142,7 +142,7 @@ type FederationServiceHandler interface {
 	// tokens again for two minutes, unless they were used. Errors: those of
 	// CompleteLogin, invalid_argument PROVIDER_ANSWER_INVALID, unavailable
 	// PROVIDER_UNAVAILABLE, not_found PROVIDER_NOT_FOUND, failed_precondition
-	// PROVIDER_EMAIL_UNPROVEN, permission_denied REGISTRATION_CLOSED or
+	// PROVIDER_EMAIL_MISSING or PROVIDER_EMAIL_UNPROVEN, permission_denied REGISTRATION_CLOSED or
 	// ACCOUNT_DISABLED.
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// CompleteLinkIdentity redeems a provider's answer and links the identity to the

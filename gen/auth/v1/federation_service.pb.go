@@ -556,7 +556,9 @@ type CompleteFederatedLoginRequest struct {
 	// The id of a new account, if there will be one.
 	AccountId string `protobuf:"bytes,4,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// The verified caller and client.
-	Origin        *Origin `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
+	Origin *Origin `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
+	// The person's email, if the provider does not tell it; may be empty.
+	Email         string `protobuf:"bytes,6,opt,name=email,proto3" json:"email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +626,13 @@ func (x *CompleteFederatedLoginRequest) GetOrigin() *Origin {
 		return x.Origin
 	}
 	return nil
+}
+
+func (x *CompleteFederatedLoginRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
 }
 
 // CompleteFederatedLoginResponse contains the tokens of the new session, or a
@@ -1047,14 +1056,15 @@ const file_auth_v1_federation_service_proto_rawDesc = "" +
 	"\x03iss\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x03iss\x12*\n" +
 	"\bid_token\x18\x06 \x01(\tB\x0f\xbaH\x06r\x04\x18\x80\x80\x01\x92\xe7\x18\x02\x10\x01R\aidToken\x12\"\n" +
 	"\x04user\x18\a \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x10\x92\xe7\x18\x02\x10\x01R\x04user\x12\x1e\n" +
-	"\x05error\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05error\"\x97\x02\n" +
+	"\x05error\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05error\"\xb7\x02\n" +
 	"\x1dCompleteFederatedLoginRequest\x128\n" +
 	"\x06answer\x18\x01 \x01(\v2\x18.auth.v1.FederatedAnswerB\x06\xbaH\x03\xc8\x01\x01R\x06answer\x121\n" +
 	"\fdevice_token\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\vdeviceToken\x127\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\x0eidempotencyKey\x12'\n" +
 	"\n" +
 	"account_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12'\n" +
-	"\x06origin\x18\x05 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\xef\x01\n" +
+	"\x06origin\x18\x05 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x12\x1e\n" +
+	"\x05email\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xfe\x01R\x05email\"\xef\x01\n" +
 	"\x1eCompleteFederatedLoginResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +

@@ -213,11 +213,14 @@ type AuthServiceClient interface {
 	// returns a challenge if a second proof is owed, or if an account has the email
 	// already: the methods of such a challenge begin with "link", and CompleteLogin
 	// links the provider once the account's own proofs are given. An email alone
-	// never does. Without flow_token, the flow cookie's answer is used. Send an
+	// never does. If the provider does not vouch for the email, the methods are
+	// "link" and "email_code", whether or not an account has it: a code is mailed to
+	// it. If the provider tells no email, ask for one and repeat the call with it
+	// (PROVIDER_EMAIL_MISSING). Without flow_token, the flow cookie's answer is used. Send an
 	// Idempotency-Key header, and send the same key when you retry: for two minutes
 	// the answer is the same. Parts: account (required), profile (optional). Errors:
 	// invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
-	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED or
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, PROVIDER_EMAIL_MISSING or
 	// PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
 	// PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED, SIGN_UP_DOMAIN
 	// or ACCOUNT_DISABLED.
@@ -322,11 +325,14 @@ type AuthServiceHandler interface {
 	// returns a challenge if a second proof is owed, or if an account has the email
 	// already: the methods of such a challenge begin with "link", and CompleteLogin
 	// links the provider once the account's own proofs are given. An email alone
-	// never does. Without flow_token, the flow cookie's answer is used. Send an
+	// never does. If the provider does not vouch for the email, the methods are
+	// "link" and "email_code", whether or not an account has it: a code is mailed to
+	// it. If the provider tells no email, ask for one and repeat the call with it
+	// (PROVIDER_EMAIL_MISSING). Without flow_token, the flow cookie's answer is used. Send an
 	// Idempotency-Key header, and send the same key when you retry: for two minutes
 	// the answer is the same. Parts: account (required), profile (optional). Errors:
 	// invalid_argument CHALLENGE_INVALID or PROVIDER_ANSWER_INVALID,
-	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED or
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, PROVIDER_EMAIL_MISSING or
 	// PROVIDER_EMAIL_UNPROVEN, not_found PROVIDER_NOT_FOUND, unavailable
 	// PROVIDER_UNAVAILABLE, permission_denied REGISTRATION_CLOSED, SIGN_UP_DOMAIN
 	// or ACCOUNT_DISABLED.

@@ -420,7 +420,9 @@ type CompleteFederatedLoginRequest struct {
 	// the beginning, instead of a code.
 	IdToken string `protobuf:"bytes,6,opt,name=id_token,json=idToken,proto3" json:"id_token,omitempty"`
 	// What Apple sends with its first answer, if it did.
-	User          string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
+	// The person's email, after PROVIDER_EMAIL_MISSING. A code is mailed to it.
+	Email         string `protobuf:"bytes,8,opt,name=email,proto3" json:"email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +502,13 @@ func (x *CompleteFederatedLoginRequest) GetIdToken() string {
 func (x *CompleteFederatedLoginRequest) GetUser() string {
 	if x != nil {
 		return x.User
+	}
+	return ""
+}
+
+func (x *CompleteFederatedLoginRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
 	}
 	return ""
 }
@@ -1066,7 +1075,7 @@ var File_bff_v1_federation_proto protoreflect.FileDescriptor
 
 const file_bff_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"\x17bff/v1/federation.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x96\x01\n" +
+	"\x17bff/v1/federation.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x96\x01\n" +
 	"\x10IdentityProvider\x12\x1c\n" +
 	"\x02id\x18\x01 \x01(\tB\f\x92\xe7\x18\b\x1a\x06googleR\x02id\x12 \n" +
 	"\x04kind\x18\x02 \x01(\tB\f\x92\xe7\x18\b\x1a\x06googleR\x04kind\x12 \n" +
@@ -1093,7 +1102,7 @@ const file_bff_v1_federation_proto_rawDesc = "" +
 	"\x11authorization_url\x18\x01 \x01(\tBH\x92\xe7\x18D\x10\x01\x1a@https://accounts.google.com/o/oauth2/v2/auth?client_id=gatehouseR\x10authorizationUrl\x129\n" +
 	"\n" +
 	"flow_token\x18\x02 \x01(\tB\x1a\x92\xe7\x18\x16\x10\x01\x1a\x12ghc_ZmxvdyB0b2tlbgR\tflowToken\x12%\n" +
-	"\x05nonce\x18\x03 \x01(\tB\x0f\x92\xe7\x18\v\x10\x01\x1a\abm9uY2UR\x05nonce\"\x95\x03\n" +
+	"\x05nonce\x18\x03 \x01(\tB\x0f\x92\xe7\x18\v\x10\x01\x1a\abm9uY2UR\x05nonce\"\xc6\x03\n" +
 	"\x1dCompleteFederatedLoginRequest\x121\n" +
 	"\bprovider\x18\x01 \x01(\tB\x15\xbaH\x06r\x04\x10\x01\x18 \x92\xe7\x18\b\x1a\x06googleR\bprovider\x12A\n" +
 	"\n" +
@@ -1102,7 +1111,9 @@ const file_bff_v1_federation_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tB\x1b\xbaH\x05r\x03\x18\x80\x02\x92\xe7\x18\x0f\x10\x01\x1a\vaf0ifjsldkjR\x05state\x12;\n" +
 	"\x03iss\x18\x05 \x01(\tB)\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x1d\x1a\x1bhttps://accounts.google.comR\x03iss\x12,\n" +
 	"\bid_token\x18\x06 \x01(\tB\x11\xbaH\x06r\x04\x18\x80\x80\x01\x92\xe7\x18\x04\x10\x01\x1a\x00R\aidToken\x12$\n" +
-	"\x04user\x18\a \x01(\tB\x10\xbaH\x05r\x03\x18\x80\x10\x92\xe7\x18\x04\x10\x01\x1a\x00R\x04user\"\xe6\x01\n" +
+	"\x04user\x18\a \x01(\tB\x10\xbaH\x05r\x03\x18\x80\x10\x92\xe7\x18\x04\x10\x01\x1a\x00R\x04user\x12/\n" +
+	"\x05email\x18\b \x01(\tB\x19\xbaH\x0e\xd8\x01\x01r\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
+	"\x02(\x01R\x05email\"\xe6\x01\n" +
 	"\x1eCompleteFederatedLoginResponse\x12/\n" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x121\n" +
 	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeH\x00R\tchallenge\x12)\n" +

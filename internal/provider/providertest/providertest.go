@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -39,7 +40,10 @@ type Provider struct {
 	calls map[string]int
 }
 
-type visit struct{ nonce, challenge, redirectURI, client string }
+type visit struct {
+	nonce, challenge, redirectURI, client string
+	claims                                jwt.MapClaims
+}
 
 // New starts a provider.
 func New(t testing.TB) *Provider {
@@ -110,6 +114,12 @@ func Sign(method jwt.SigningMethod, key any, kid string, claims jwt.MapClaims) s
 // the query of the callback.
 func (p *Provider) Visit(t testing.TB, address string) url.Values {
 	t.Helper()
+	return p.VisitAs(t, address, nil)
+}
+
+// VisitAs is Visit by a person of whom the provider says these claims besides its own.
+func (p *Provider) VisitAs(t testing.TB, address string, claims jwt.MapClaims) url.Values {
+	t.Helper()
 	parsed, err := url.Parse(address)
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +133,7 @@ func (p *Provider) Visit(t testing.TB, address string) url.Values {
 	code := base64.RawURLEncoding.EncodeToString(raw)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.codes[code] = visit{q.Get("nonce"), q.Get("code_challenge"), q.Get("redirect_uri"), q.Get("client_id")}
+	p.codes[code] = visit{q.Get("nonce"), q.Get("code_challenge"), q.Get("redirect_uri"), q.Get("client_id"), claims}
 	return url.Values{"code": {code}, "state": {q.Get("state")}}
 }
 
@@ -199,7 +209,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(), "auth_time": time.Now().Unix(),
 		"email": "ada@example.com", "email_verified": true, "given_name": "Ada", "family_name": "Lovelace",
 	}
-	for name, value := range p.claims {
+	for name, value := range merged(p.claims, found.claims) {
 		if value == nil {
 			delete(claims, name)
 		} else {
@@ -207,6 +217,12 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	JSON(w, map[string]any{"access_token": "access", "token_type": "Bearer", "expires_in": 60, "id_token": p.sign(claims)})
+}
+
+func merged(all, own jwt.MapClaims) jwt.MapClaims {
+	claims := maps.Clone(all)
+	maps.Copy(claims, own)
+	return claims
 }
 
 // NewECKey returns a P-256 key.

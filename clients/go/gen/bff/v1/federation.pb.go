@@ -418,7 +418,9 @@ type CompleteFederatedLoginRequest struct {
 	// the beginning, instead of a code.
 	IdToken string `protobuf:"bytes,6,opt,name=id_token,json=idToken,proto3" json:"id_token,omitempty"`
 	// What Apple sends with its first answer, if it did.
-	User          string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
+	// The person's email, after PROVIDER_EMAIL_MISSING. A code is mailed to it.
+	Email         string `protobuf:"bytes,8,opt,name=email,proto3" json:"email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -498,6 +500,13 @@ func (x *CompleteFederatedLoginRequest) GetIdToken() string {
 func (x *CompleteFederatedLoginRequest) GetUser() string {
 	if x != nil {
 		return x.User
+	}
+	return ""
+}
+
+func (x *CompleteFederatedLoginRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
 	}
 	return ""
 }
@@ -1090,7 +1099,7 @@ const file_bff_v1_federation_proto_rawDesc = "" +
 	"\x11authorization_url\x18\x01 \x01(\tR\x10authorizationUrl\x12\x1d\n" +
 	"\n" +
 	"flow_token\x18\x02 \x01(\tR\tflowToken\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\tR\x05nonce\"\xc5\x01\n" +
+	"\x05nonce\x18\x03 \x01(\tR\x05nonce\"\xdb\x01\n" +
 	"\x1dCompleteFederatedLoginRequest\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x1d\n" +
 	"\n" +
@@ -1099,7 +1108,8 @@ const file_bff_v1_federation_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x10\n" +
 	"\x03iss\x18\x05 \x01(\tR\x03iss\x12\x19\n" +
 	"\bid_token\x18\x06 \x01(\tR\aidToken\x12\x12\n" +
-	"\x04user\x18\a \x01(\tR\x04user\"\xd6\x01\n" +
+	"\x04user\x18\a \x01(\tR\x04user\x12\x14\n" +
+	"\x05email\x18\b \x01(\tR\x05email\"\xd6\x01\n" +
 	"\x1eCompleteFederatedLoginResponse\x12/\n" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x121\n" +
 	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeH\x00R\tchallenge\x12)\n" +
