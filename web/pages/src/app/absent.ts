@@ -20,5 +20,8 @@ export const methodsOf = (): readonly string[] => [];
 /** A service without methods. */
 export const UserService = { typeName: "bff.v1.UserService", methods: [], method: {} };
 
+/** The pages have their own: see providers.ts. */
+export const providersOf = (): undefined => undefined;
+
 /** The pages do not watch yet. */
 export const watchMeOf = (): undefined => undefined;

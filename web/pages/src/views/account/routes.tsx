@@ -12,6 +12,7 @@ export const accountRoutes: readonly Route[] = [
   { path: "/account/password", page: Password },
   { path: "/account/factors", page: lazy(() => import("./factors.js").then((part) => part.Factors)) },
   { path: "/account/sessions", page: Sessions },
+  { path: "/account/connections", page: lazy(() => import("./connections.js").then((part) => part.Connections)) },
   { path: "/account/keys", page: lazy(() => import("./keys.js").then((part) => part.Keys)) },
   { path: "/account/activity", page: Activity },
   { path: "/account/data", page: lazy(() => import("./data.js").then((part) => part.Data)) },
