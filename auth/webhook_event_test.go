@@ -166,7 +166,7 @@ func (h *harness) wantWritten(t *testing.T, account string, what string, want ..
 			t.Errorf("%s: the event %s is %+v, want account %s and its version", what, event.Type, event, account)
 		}
 		for name := range event.Data {
-			if !slices.Contains([]string{"userId", "version", "sessionId", "keyId", "passkeyId", "factor"}, name) {
+			if !slices.Contains([]string{"userId", "version", "sessionId", "keyId", "passkeyId", "factor", "identityId", "provider"}, name) {
 				t.Errorf("%s: the event %s holds %s", what, event.Type, name)
 			}
 		}

@@ -40,7 +40,7 @@ func fromBackend(ctx context.Context, err error) error {
 		return failure // the gateway created it
 	case !failure.IsRemote():
 		return fault.Unavailable().WithCause(err) // no readable response
-	case failure.Code() == connect.CodeUnavailable, failure.Code() == connect.CodeCanceled:
+	case failure.Code() == connect.CodeUnavailable && fault.Reason(failure) != fault.ReasonProvider, failure.Code() == connect.CodeCanceled:
 		return fault.Unavailable().WithCause(err)
 	case forCallers(failure):
 		public := connect.NewError(failure.Code(), failure.Message())

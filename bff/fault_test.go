@@ -369,6 +369,7 @@ func TestTimeoutsAreAttributedToTheCallerOrTheService(t *testing.T) {
 		{"a part's limit, bare", t.Context(), fmt.Errorf("read: %w", context.DeadlineExceeded), fault.ReasonUnavailable, false},
 		{"the caller left", left, over, "", true},
 		{"the caller left as a refusal came", left, remote(errNoUser), "", true},
+		{"another provider is down", t.Context(), remote(fault.New(connect.CodeUnavailable, fault.ReasonProvider, "down")), fault.ReasonProvider, false},
 		{"nothing", left, nil, "", false},
 	} {
 		err := fromBackend(test.ctx, test.err)

@@ -12,7 +12,7 @@ import (
 var (
 	errProviderNotFound = fault.New(connect.CodeNotFound, "PROVIDER_NOT_FOUND", "There is no such provider here. Choose one of ListProviders.")
 	errIdentityNotFound = fault.New(connect.CodeNotFound, "IDENTITY_NOT_FOUND", "There is no such identity.")
-	errUnavailable      = fault.WithRetry(fault.New(connect.CodeUnavailable, "PROVIDER_UNAVAILABLE",
+	errUnavailable      = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonProvider,
 		"The provider does not answer. Try again in a minute, or sign in another way."), retryDelay)
 	// errAnswer is the same for every fault of an answer: its sender may be an attacker.
 	errAnswer      = fault.New(connect.CodeInvalidArgument, "PROVIDER_ANSWER_INVALID", "The provider's answer could not be accepted. Start again.")

@@ -62,10 +62,10 @@ type Handler struct {
 // The paths of the pages. The script of a bundle has the same list, with what each shows.
 var (
 	linkPaths   = []string{"/link/verify", "/link/reset", "/link/email", "/link/sign-in"}
-	signInPaths = []string{"/{$}", "/sign-in", "/sign-in/code", "/sign-in/factor", "/sign-up", "/sign-up/check-mail", "/recover", "/signed-out", "/error"}
+	signInPaths = []string{"/{$}", "/sign-in", "/sign-in/code", "/sign-in/factor", "/sign-in/return", "/sign-up", "/sign-up/check-mail", "/recover", "/signed-out", "/error"}
 	ownPaths    = []string{
 		"/account", "/account/profile", "/account/email", "/account/password", "/account/factors",
-		"/account/sessions", "/account/keys", "/account/activity", "/account/data",
+		"/account/sessions", "/account/connections", "/account/keys", "/account/activity", "/account/data",
 	}
 	consolePaths = []string{"/console", "/console/{page...}"}
 )

@@ -123,6 +123,8 @@ func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 		return outcomeUnknown
 	case failure.Code() == connect.CodeDeadlineExceeded && usesCallersDeadline(ctx):
 		return outcomeUnknown
+	case failure.IsRemote() && fault.Reason(failure) == fault.ReasonProvider:
+		return outcomeResponse // the endpoint works, and waited for another system
 	case failure.Code() == connect.CodeUnavailable && failure.IsRemote() && fault.Reason(failure) != "" && took < fastRefusal:
 		return outcomeResponse
 	case failure.Code() == connect.CodeUnavailable, failure.Code() == connect.CodeDeadlineExceeded:

@@ -28,6 +28,7 @@ const (
 	ReasonInternalToken    = "INTERNAL_TOKEN_INVALID"
 	ReasonOverloaded       = "OVERLOADED"
 	ReasonAttributes       = "ATTRIBUTES_INVALID"
+	ReasonProvider         = "PROVIDER_UNAVAILABLE" // a system of others, not the service that says so
 )
 
 // NewError returns an error with a code, a reason in UPPER_SNAKE that programs

@@ -31,8 +31,17 @@ const withoutUnused = {
   setup(build) {
     const absent = { path: join(here, "src/app/absent.ts") };
     const ofClient = /clients\/typescript\/src\/\w+\.ts$/;
-    build.onResolve({ filter: /\/(apikey|bearer|live|reauthenticate|signing_keys_pb|user_service_pb)\.js$/ }, ({ importer, kind }) =>
+    build.onResolve({ filter: /\/(apikey|bearer|live|providers|reauthenticate|signing_keys_pb|user_service_pb)\.js$/ }, ({ importer, kind }) =>
       kind === "import-statement" && ofClient.test(importer) ? absent : undefined);
+  },
+};
+
+/** Leaves out of the bundles how protobuf writes binary messages and reads extensions: the pages send JSON. */
+const withoutBinary = {
+  name: "without-binary",
+  setup(build) {
+    const absent = { path: join(here, "src/app/absent-binary.ts") };
+    build.onResolve({ filter: /^\.\.?\/(to-binary|extensions)\.js$/ }, ({ importer }) => (importer.includes("/@bufbuild/protobuf/dist/esm/") ? absent : undefined));
   },
 };
 
@@ -96,7 +105,7 @@ async function build(entries) {
     jsx: "automatic",
     jsxImportSource: "preact",
     alias: { "@gatehouse/client": client },
-    plugins: [packagesOfClient, withoutUnused, compactDescriptors, smallDescriptorDescriptor],
+    plugins: [packagesOfClient, withoutUnused, withoutBinary, compactDescriptors, smallDescriptorDescriptor],
     nodePaths: [join(here, "node_modules")],
     // The names of the files hash the paths of what they hold: a folder of packages that is
     // linked, as in a copy of the tree, must not change them.

@@ -45,7 +45,7 @@ export async function up(settings = {}) {
 }
 
 /** Runs a gateway, an auth and a users, on a database beside that of an up's. */
-export async function apart({ program, data }) {
+export async function apart({ program, data }, settingsOfAuth = {}) {
   const folder = join(data, "postgres");
   const [password, state] = await Promise.all([
     readFile(join(folder, "password"), "utf8"), readFile(join(folder, "data/postmaster.pid"), "utf8"),
@@ -68,7 +68,7 @@ export async function apart({ program, data }) {
     users: startUsers(),
     auth: new Role(program, ["auth"], {
       ...shared, AUTH_DATABASE_URL: database.AUTH_DATABASE_URL, GATEHOUSE_LISTEN: auth,
-      GATEHOUSE_SECRET_KEY: "22".repeat(32), GATEHOUSE_REGISTRATION: "open",
+      GATEHOUSE_SECRET_KEY: "22".repeat(32), GATEHOUSE_REGISTRATION: "open", ...settingsOfAuth,
     }),
     gateway: new Role(program, ["bff"], { ...shared, AUTH_URL: `http://${auth}`, GATEHOUSE_LISTEN: gateway }),
   };

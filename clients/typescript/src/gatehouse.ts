@@ -12,6 +12,7 @@ import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
 import { watchMeOf, watchUsersOf, type WatchMe, type WatchUsers } from "./live.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
+import { providersOf, type Providers } from "./providers.js";
 import { signInCodeOf, type SignInCode } from "./signInCode.js";
 import { snakeCaseMasks } from "./mask.js";
 import { reauthenticating, type Reauthentication } from "./reauthenticate.js";
@@ -62,6 +63,8 @@ export interface Gatehouse extends ServiceClients {
   readonly factors: Factors;
   /** Passkeys of this browser. */
   readonly passkeys: Passkeys;
+  /** Sign-in with other providers, such as Google. */
+  readonly providers: Providers;
   /** Sign-in with a code that is mailed. */
   readonly signInCode: SignInCode;
   /**
@@ -121,6 +124,7 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     account,
     factors: factorsOf(account),
     passkeys: passkeysOf(auth, account),
+    providers: providersOf(key, options.baseUrl, mode, auth, account),
     signInCode: signInCodeOf(auth),
     watchMe: watchMeOf(live),
     users,

@@ -11,6 +11,7 @@ export const keyed: ReadonlySet<unknown> = new Set([
   AuthService.method.register,
   AuthService.method.verifyEmail,
   AuthService.method.completeLogin,
+  AuthService.method.completeFederatedLogin,
   AccountService.method.completeReauthentication,
   AccountService.method.finishTOTPEnrolment,
   AccountService.method.finishPasskeyRegistration,

@@ -1,5 +1,5 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { createServer as createTCPServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import type {} from "vitest";
 import type { TestProject } from "vitest/node";
+import { serveProvider } from "./provider.js";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const adminPassword = "correct horse battery staple";
@@ -22,6 +23,8 @@ declare module "vitest" {
     data: string;
     /** The origin of the test pages, which is allowed to call it. */
     pages: string;
+    /** The issuer of the provider "example". */
+    provider: string;
   }
 }
 
@@ -35,6 +38,10 @@ export default async function (project: TestProject) {
   const port = await freePort();
   const baseUrl = `http://localhost:${port}`;
   const origin = `http://localhost:${(pages.address() as AddressInfo).port}`;
+  const { server: provider, issuer } = await serveProvider();
+  const callback = `${origin}/tab?${new URLSearchParams({ gateway: baseUrl, mode: "bearer" })}`;
+  const entry = { id: "example", kind: "oidc", name: "Example ID", issuer, client_id: "gatehouse", email_domains: ["example.com"], redirect_uris: [callback] };
+  writeFileSync(join(work, "providers.json"), JSON.stringify([entry]));
   const gatehouse = spawn(binary, ["up"], {
     cwd: work,
     env: {
@@ -44,6 +51,7 @@ export default async function (project: TestProject) {
       GATEHOUSE_PUBLIC_URL: baseUrl,
       GATEHOUSE_ORIGINS: `${baseUrl},${origin}`,
       GATEHOUSE_ADMIN_PASSWORD: adminPassword,
+      GATEHOUSE_PROVIDERS: join(work, "providers.json"),
       GATEHOUSE_SECOND_FACTOR_ROLES: "auditor",
     },
   });
@@ -56,11 +64,14 @@ export default async function (project: TestProject) {
   project.provide("baseUrl", baseUrl);
   project.provide("adminPassword", adminPassword);
   project.provide("pages", origin);
+  project.provide("provider", issuer);
   project.provide("program", binary);
   project.provide("data", join(work, "data"));
   return async () => {
     pages.close();
     pages.closeAllConnections();
+    provider.close();
+    provider.closeAllConnections();
     const exit = new Promise((resolve) => gatehouse.once("exit", resolve));
     gatehouse.kill("SIGINT");
     await exit;

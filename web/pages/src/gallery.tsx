@@ -6,12 +6,13 @@ import { render } from "preact";
 import { useState } from "preact/hooks";
 import { useLocale } from "./app/texts.js";
 import type { Action } from "./app/actions.js";
-import { Button, ButtonLink, IconButton, ProviderButton } from "./ui/button.js";
+import { Button, ButtonLink, IconButton } from "./ui/button.js";
 import { Card, CopyField, DataTable, DescriptionList, Nav, PageHeader, Tabs, Timestamp } from "./ui/data.js";
 import { Dialog, Menu } from "./ui/dialog.js";
 import { Alert, Badge, EmptyState, ErrorState, Skeleton } from "./ui/feedback.js";
 import { Checkbox, CodeField, Form, PasswordField, RadioGroup, SearchField, Select, TextField } from "./ui/fields.js";
 import { Icon } from "./ui/icons.js";
+import { ProviderButton } from "./ui/provider-button.js";
 import { QRCode } from "./ui/qr.js";
 import { LanguageSelect, Logo } from "./ui/shell.js";
 
@@ -42,7 +43,11 @@ function Gallery() {
           <IconButton icon="copy" label="Copy" onClick={() => undefined} />
           <Menu label="Menu" items={[{ label: "Rename", icon: "user" }, { label: "Remove", icon: "trash", danger: true }]} />
           <Button onClick={() => setOpen(true)}>Open a dialog</Button>
+        </div>
+        <div class="providers">
           <ProviderButton name="Example" onClick={() => undefined} />
+          <ProviderButton name="Busy" busy onClick={() => undefined} />
+          <ProviderButton name="A provider with a name that is longer than the button is wide" onClick={() => undefined} />
         </div>
         {open && <Dialog title="A dialog" onClose={() => setOpen(false)} actions={<Button kind="primary" onClick={() => setOpen(false)}>Done</Button>}><p>What it is about.</p></Dialog>}
       </Card>

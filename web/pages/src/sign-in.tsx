@@ -1,7 +1,10 @@
 import "./styles/all.css";
 import { config } from "./app/config.js";
+import { lazy } from "./app/lazy.js";
 import type { Route } from "./app/router.js";
 import { start } from "./app/start.js";
+import { t } from "./app/texts.js";
+import { CardPage } from "./ui/shell.js";
 import { LinkEmail, LinkReset, LinkSignIn, LinkVerify } from "./views/links.js";
 import { ErrorPage, Home, SignedOut } from "./views/plain.js";
 import { Factor, SignIn } from "./views/sign-in.js";
@@ -13,6 +16,7 @@ const routes: readonly Route[] = [
   { path: "/sign-in", page: SignIn },
   { path: "/sign-in/code", page: SignInByCode },
   { path: "/sign-in/factor", page: Factor },
+  { path: "/sign-in/return", page: lazy(() => import("./views/sign-in-return.js").then((part) => part.SignInReturn), (content) => <CardPage title={t("return.busy")}>{content}</CardPage>) },
   { path: "/sign-up", page: SignUp },
   { path: "/sign-up/check-mail", page: CheckMail },
   { path: "/recover", page: Recover },

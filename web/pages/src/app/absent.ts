@@ -20,6 +20,9 @@ export const methodsOf = (): readonly string[] => [];
 /** A service without methods. */
 export const UserService = { typeName: "bff.v1.UserService", methods: [], method: {} };
 
+/** The pages have their own: see providers.ts. */
+export const providersOf = (): undefined => undefined;
+
 /** The pages watch with a part that is loaded later: see live.ts. */
 export const watchMeOf = (): undefined => undefined;
 

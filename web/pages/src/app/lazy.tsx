@@ -1,10 +1,13 @@
-import type { ComponentType } from "preact";
+import type { ComponentChildren, ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ErrorState, Skeleton } from "../ui/feedback.js";
 import { problemOf, type Problem } from "./problem.js";
 
-/** Returns a page whose script is loaded when it first opens, so that the other pages open sooner. */
-export function lazy(load: () => Promise<ComponentType>): ComponentType {
+/**
+ * Returns a page whose script is loaded when it first opens, so that the other pages open sooner.
+ * `frame` is drawn around what stands for the page until then.
+ */
+export function lazy(load: () => Promise<ComponentType>, frame = (content: ComponentChildren) => content): ComponentType {
   let loaded: ComponentType | undefined;
   return function Lazy() {
     const [Page, setPage] = useState<ComponentType | undefined>(() => loaded);
@@ -21,6 +24,6 @@ export function lazy(load: () => Promise<ComponentType>): ComponentType {
     }, []);
     if (Page) return <Page />;
     // The gateway may have been replaced: the page as a whole is loaded again.
-    return problem ? <ErrorState problem={problem} retry={() => location.reload()} /> : <Skeleton lines={6} />;
+    return <>{frame(problem ? <ErrorState problem={problem} retry={() => location.reload()} /> : <Skeleton lines={6} />)}</>;
   };
 }

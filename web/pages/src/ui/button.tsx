@@ -52,12 +52,3 @@ export function IconButton({ icon, label, onClick, expanded }: { icon: IconName;
     </button>
   );
 }
-
-/** Signing in with another provider. Its picture is ours, or none. */
-export function ProviderButton({ name, onClick, busy = false }: { name: string; onClick: () => void; busy?: boolean }) {
-  return (
-    <Button wide busy={busy} onClick={onClick} icon="key">
-      {t("sign_in.with_provider", { name })}
-    </Button>
-  );
-}

@@ -3,6 +3,7 @@ import { useAction } from "../app/actions.js";
 import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { canUsePasskeys } from "../app/proofs.js";
+import { providers } from "../app/providers.js";
 import { go } from "../app/router.js";
 import { dropChallenge, goOn, keepingWish, keptChallenge } from "../app/sign-in-flow.js";
 import { t } from "../app/texts.js";
@@ -10,6 +11,7 @@ import { Button, ButtonLink } from "../ui/button.js";
 import { ErrorSummary, Form, PasswordField, TextField } from "../ui/fields.js";
 import { CardPage } from "../ui/shell.js";
 import { FactorStep, type Proof } from "./factor-step.js";
+import { ProviderButtons } from "./provider-buttons.js";
 
 /** The email that the person entered, for the pages that follow. Not in the address, which logs keep. */
 export const entered = { email: "" };
@@ -39,6 +41,7 @@ export function SignIn() {
         )
       }
     >
+      <ProviderButtons />
       <Form action={byPassword} onSubmit={() => void byPassword.run()}>
         <TextField name="email" label={t("field.email")} type="email" inputMode="email" autocomplete="username webauthn" required maxLength={254} value={email} onInput={setEmail} focus={email === ""} />
         <PasswordField
@@ -49,7 +52,7 @@ export function SignIn() {
           {t("sign_in.verb")}
         </Button>
       </Form>
-      {(offersPasskey || config.emailSignIn) && <p class="divider">{t("ui.or")}</p>}
+      {providers.value.length === 0 && (offersPasskey || config.emailSignIn) && <p class="divider">{t("ui.or")}</p>}
       {offersPasskey && (
         <>
           <ErrorSummary problem={byPasskey.problem.value} form={{ current: null }} />

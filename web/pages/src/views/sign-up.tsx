@@ -8,6 +8,7 @@ import { t } from "../app/texts.js";
 import { Button, ButtonLink } from "../ui/button.js";
 import { Form, PasswordField, TextField } from "../ui/fields.js";
 import { CardPage } from "../ui/shell.js";
+import { ProviderButtons } from "./provider-buttons.js";
 import { entered } from "./sign-in.js";
 
 /** /sign-up: a new account, by the registration mode. */
@@ -31,6 +32,7 @@ export function SignUp() {
   const { fields = {} } = action.problem.value ?? {};
   return (
     <CardPage title={t("sign_up.title")} below={below}>
+      <ProviderButtons />
       <Form action={action} onSubmit={() => void action.run()}>
         <TextField name="email" label={t("field.email")} type="email" inputMode="email" autocomplete="username" required maxLength={254} value={email} onInput={setEmail} error={fields.email} focus />
         <div class="columns">

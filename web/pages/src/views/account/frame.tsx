@@ -15,6 +15,7 @@ function pages(): readonly NavItem[] {
     { href: "/account/password", label: t("account.password"), icon: "lock" },
     { href: "/account/factors", label: t("account.factors"), icon: "shield" },
     { href: "/account/sessions", label: t("account.sessions"), icon: "device" },
+    { href: "/account/connections", label: t("account.connections"), icon: "link" },
     { href: "/account/keys", label: t("account.keys"), icon: "key" },
     { href: "/account/activity", label: t("account.activity"), icon: "activity" },
     { href: "/account/data", label: t("account.data"), icon: "database" },

@@ -10,6 +10,7 @@ export const accountRoutes: readonly Route[] = [
   { path: "/account/email", page: Email },
   { path: "/account/password", page: Password },
   { path: "/account/factors", page: lazy(() => import("./factors.js").then((part) => part.Factors)) },
+  { path: "/account/connections", page: lazy(() => import("./connections.js").then((part) => part.Connections)) },
   { path: "/account/sessions", page: lazy(() => import("./sessions.js").then((part) => part.Sessions)) },
   { path: "/account/keys", page: lazy(() => import("./keys.js").then((part) => part.Keys)) },
   { path: "/account/activity", page: lazy(() => import("./sessions.js").then((part) => part.Activity)) },

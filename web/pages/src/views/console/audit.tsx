@@ -45,7 +45,7 @@ const columns: readonly Column<AuditEvent>[] = [
   { key: "time", title: "activity.time", cell: (event) => <Timestamp time={event.createTime} /> },
 ];
 
-const kinds = ["session.", "account.", "factor.", "passkey.", "link.", "mail.", "device.", "key."] as const;
+const kinds = ["session.", "account.", "factor.", "passkey.", "identity.", "link.", "mail.", "device.", "key."] as const;
 
 function EventList() {
   const { searchParams } = here.value;

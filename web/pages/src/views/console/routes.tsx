@@ -4,6 +4,7 @@ import { Keys } from "./keys.js";
 import { Mails } from "./mails.js";
 import { ConsoleOverview } from "./overview.js";
 import { Policy } from "./policy.js";
+import { Providers } from "./providers.js";
 import { UserDetail } from "./user.js";
 import { Users } from "./users.js";
 
@@ -14,6 +15,7 @@ export const consoleRoutes: readonly Route[] = [
   { path: "/console/users/:id", page: UserDetail },
   { path: "/console/audit", page: Audit },
   { path: "/console/mails", page: Mails },
+  { path: "/console/providers", page: Providers },
   { path: "/console/keys", page: Keys },
   { path: "/console/policy", page: Policy },
 ];
