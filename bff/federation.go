@@ -38,11 +38,11 @@ func (s *authService) ListProviders(ctx context.Context, _ *bffv1.ListProvidersR
 	if err != nil {
 		return nil, err
 	}
-	response := &bffv1.ListProvidersResponse{}
+	var offered []*bffv1.IdentityProvider
 	for _, p := range found.GetProviders() {
-		response.Providers = append(response.Providers, &bffv1.IdentityProvider{Id: p.GetId(), Kind: p.GetKind(), Name: p.GetName(), Icon: p.GetIcon()})
+		offered = append(offered, &bffv1.IdentityProvider{Id: p.GetId(), Kind: p.GetKind(), Name: p.GetName(), Icon: p.GetIcon()})
 	}
-	return response, nil
+	return &bffv1.ListProvidersResponse{Providers: offered}, nil
 }
 
 // handleVisits serves the pages on the way to another provider and back.

@@ -106,10 +106,11 @@ func TestNamesAndPathsInUseStopTheStart(t *testing.T) {
 			method := file.GetService()[0].GetMethod()[0]
 			method.InputType, method.OutputType = proto.String(".bff.v1.M"), proto.String(".bff.v1.M")
 		}, "publishes bff.v1.Shop, and bff.v1 is a package of the gateway: rename"},
-		"a service at the folder of pages": {withoutPackage("assets", "Do"), "publishes assets, and the gateway has that name: rename"},
-		"a service at the link pages":      {withoutPackage("link", "reset"), "publishes link, and the gateway has that name: rename"},
-		"a service at the REST paths":      {withoutPackage("api", "v1"), "publishes api, and the gateway has that name: rename"},
-		"a service without a package":      {withoutPackage("Shop", "Do"), ""},
+		"a service at the folder of pages":    {withoutPackage("assets", "Do"), "publishes assets, and the gateway has that name: rename"},
+		"a service at the pages of providers": {withoutPackage("auth", "start"), "publishes auth, and the gateway has that name: rename"},
+		"a service at the link pages":         {withoutPackage("link", "reset"), "publishes link, and the gateway has that name: rename"},
+		"a service at the REST paths":         {withoutPackage("api", "v1"), "publishes api, and the gateway has that name: rename"},
+		"a service without a package":         {withoutPackage("Shop", "Do"), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

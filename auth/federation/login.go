@@ -145,8 +145,8 @@ func (s *Service) offerLink(ctx context.Context, v visit, who provider.Identity,
 }
 
 // ask mails a code to an email that the provider does not vouch for, and returns the
-// challenge that takes it, whether or not the email has an account. Not a link: whoever
-// reads the mail would link a stranger's identity to their account by following it, while
+// challenge that takes it, whether or not the email has an account. Not a link: the
+// mailbox's owner would link a stranger's identity to their account by following it, while
 // a code works only in the browser that was at the provider.
 func (s *Service) ask(ctx context.Context, v visit, who provider.Identity, email string, origin *authv1.Origin) (*authv1.CompleteFederatedLoginResponse, error) {
 	text, err := pending{v.Provider, who}.encode()

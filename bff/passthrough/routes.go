@@ -21,7 +21,7 @@ const restPrefix = "/api/"
 // reservedServices are names of services that the gateway serves besides its methods,
 // and the folders of its pages and REST paths, which a service without a package could
 // have as its name.
-var reservedServices = []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", "account", "api", "assets", "console", "link", "oauth"}
+var reservedServices = []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", "account", "api", "assets", "auth", "console", "link", "oauth"}
 
 // route is a REST path, and who serves it.
 type route struct {

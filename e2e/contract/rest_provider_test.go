@@ -32,9 +32,9 @@ func (w *restWalk) providers() {
 	}
 	const sent = `{"returnTo":"/account"}`
 	begun, _ := w.ask("POST", "/api/v1/auth/providers/work:begin", "", sent, 200)
-	in, _ := w.ask("POST", "/api/v1/auth/providers/work:complete", "", w.visit(begun, "grace"), 200)
-	if in.text("signedIn.user.email") != "grace@example.com" || in.text("returnTo") != "/account" {
-		w.t.Errorf("CompleteFederatedLogin: %v, want a session of grace", in)
+	in, _ := w.ask("POST", "/api/v1/auth/providers/work:complete", "", w.visit(begun, "katherine"), 200)
+	if in.text("signedIn.user.email") != "katherine@example.com" || in.text("returnTo") != "/account" {
+		w.t.Errorf("CompleteFederatedLogin: %v, want a session of katherine", in)
 	}
 	w.ask("POST", "/api/v1/auth/providers/nowhere:begin", "", sent, 404)
 	begun, _ = w.ask("POST", "/api/v1/me/identities:begin", w.me, `{"provider":"work"}`, 200)

@@ -276,8 +276,8 @@ func (w *restWalk) administration() {
 	harness.Eventually(w.t, 10*time.Second, "list everybody", func() error {
 		page, _ := w.ask("GET", restUsers+"?page_size=1&orderBy=email&status=USER_STATUS_ACTIVE", w.admin, "", 200)
 		next, _ := w.ask("GET", restUsers+"?pageSize=100&orderBy=email&status=USER_STATUS_ACTIVE&pageToken="+page.text("nextPageToken"), w.admin, "", 200)
-		if len(page.list("users")) != 1 || len(next.list("users")) != 2 {
-			return fmt.Errorf("pages of %d and %d, want 1 and 2", len(page.list("users")), len(next.list("users")))
+		if len(page.list("users")) != 1 || len(next.list("users")) != 3 {
+			return fmt.Errorf("pages of %d and %d, want 1 and 3", len(page.list("users")), len(next.list("users")))
 		}
 		return nil
 	})

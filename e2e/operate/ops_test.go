@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/provider/providertest"
 )
 
 // family is a metric as it is scraped.
@@ -87,9 +88,11 @@ func (f *family) row(name string) string {
 // and what these then show is held against the documentation, both ways.
 func TestEveryMetricIsDocumentedAndIsThere(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps())
+	provider := providertest.New(t)
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps(), withProvider(t, provider))
 	at := s.Ops()
 	driveForMetrics(t, s)
+	answerOfProvider(t, s, provider)
 	s.UntilRead(t, harness.RoleUsers)
 
 	families := map[string]*family{}
