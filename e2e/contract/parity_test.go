@@ -133,7 +133,7 @@ func TestParity(t *testing.T) {
 		foreign := publishForeignKey(t, s)
 		w := newParityFixture(t, s)
 		w.signTokens(t, foreign)
-		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "keys", "users", "input"}, serviceFiles(t)...) {
+		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "keys", "webhooks", "users", "input"}, serviceFiles(t)...) {
 			w.renew(t)
 			p.run(t, w, file)
 		}
