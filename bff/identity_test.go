@@ -42,8 +42,11 @@ func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 			// The message is empty, so that no method has an effect: an admitted call
 			// reaches the validator or a service.
 			response, body := h.send(t, method.Path, "{}", headers...)
-			if method.Path == bffv1.AccountServiceWatchMeProcedure { // a stream's status is 200 but at its REST path
-				response, body = h.fetch(t, http.MethodGet, "/api/v1/me:watch", "", headers...)
+			// A stream's status is 200 but at its REST path.
+			if path := map[string]string{
+				bffv1.AccountServiceWatchMeProcedure: "/api/v1/me:watch", bffv1.WebhookServiceListenEventsProcedure: "/api/v1/webhooks:listen",
+			}[method.Path]; path != "" {
+				response, body = h.fetch(t, http.MethodGet, path, "", headers...)
 			}
 			want := 0 // admitted
 			switch {
