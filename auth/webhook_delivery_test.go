@@ -371,6 +371,7 @@ func TestWhatWaitsForAnEndpointArrivesWhenItIsBack(t *testing.T) {
 	if n := len(server.arrived()); n > 12 {
 		t.Errorf("%d attempts before the circuit breaker opened, want 5 and those under way", n)
 	}
+	h.until(t, 0, `SELECT count(*) FROM auth.deliveries WHERE lease_time IS NOT NULL`) // none fails after this
 	down.Store(false)
 	h.exec(t, `UPDATE auth.webhooks SET resume_time = now()`)
 	h.until(t, accounts, `SELECT count(*) FROM auth.deliveries WHERE sent_time IS NOT NULL`)

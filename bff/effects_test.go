@@ -78,6 +78,9 @@ var harmless = []string{
 	authv1.EmailCodeServiceRequestSignInCodeProcedure, authv1.FederationServiceBeginFederationProcedure,
 	authv1.APIKeyServiceTouchKeysProcedure, authv1.APIKeyServiceRevokeSecretProcedure,
 	authv1.PasskeyServiceBeginPasskeyLoginProcedure, authv1.PasskeyServiceRenamePasskeyProcedure,
+	authv1.WebhookServiceCreateWebhookProcedure, authv1.WebhookServiceUpdateWebhookProcedure, authv1.WebhookServiceDeleteWebhookProcedure,
+	authv1.WebhookServiceRotateSecretProcedure, authv1.WebhookServiceSendTestProcedure, authv1.WebhookServiceRetryDeliveryProcedure,
+	authv1.WebhookServiceReplayEventsProcedure,
 }
 
 const (
@@ -132,6 +135,14 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/RevokeKey":            {`{"keyId":"` + bob + `"}`, endsKeys},
 	"bff.v1.UserService/RevokeUserKey":           {`{"userId":"` + bob + `","keyId":"` + bob + `"}`, endsKeys},
 
+	"bff.v1.WebhookService/CreateWebhook": {`{"url":"https://example.com/hooks"}`, ""},
+	"bff.v1.WebhookService/UpdateWebhook": {`{"webhookId":"` + bob + `"}`, ""},
+	"bff.v1.WebhookService/DeleteWebhook": {`{"webhookId":"` + bob + `"}`, ""},
+	"bff.v1.WebhookService/RotateSecret":  {`{"webhookId":"` + bob + `"}`, ""},
+	"bff.v1.WebhookService/SendTest":      {`{"webhookId":"` + bob + `"}`, ""},
+	"bff.v1.WebhookService/RetryDelivery": {`{"webhookId":"` + bob + `","deliveryId":"` + bob + `"}`, ""},
+	"bff.v1.WebhookService/ReplayEvents":  {`{"webhookId":"` + bob + `","startTime":"2026-11-01T00:00:00Z"}`, ""},
+
 	"bff.v1.AuthService/BeginPasskeyLogin":            {`{}`, ""},
 	"bff.v1.AuthService/RequestSignInCode":            {`{"email":"ada@example.com"}`, ""},
 	"bff.v1.AccountService/BeginPasskeyRegistration":  {`{}`, ""},
@@ -175,7 +186,7 @@ func TestEveryMethodWithASensitiveEffectRequiresARecentSignIn(t *testing.T) {
 			continue
 		}
 		before := h.procedures()
-		answered, text := h.send(t, plan.Procedure, row.request, "Authorization", "Bearer "+h.token(alice, "admin"))
+		answered, text := h.send(t, plan.Procedure, row.request, "Authorization", "Bearer "+h.tokenAt("aal2", []string{"mfa", "otp", "pwd"}, "admin"))
 		if answered.StatusCode == http.StatusBadRequest {
 			t.Errorf("%s: %s", name, text)
 		}

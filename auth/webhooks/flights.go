@@ -10,12 +10,14 @@ import (
 const (
 	// perEndpoint bounds the concurrent attempts to an endpoint, of all copies of auth.
 	perEndpoint = 4
+	// quickFor is how long an attempt takes the place of a quick one.
+	quickFor = 250 * time.Millisecond
 	// slowAfter is how long an attempt may take before its endpoint counts as slow, for
 	// slowMemory. A slow endpoint gets one attempt at a time.
 	slowAfter  = time.Second
 	slowMemory = 2 * time.Minute
-	// maxSlow bounds the attempts to slow endpoints, and maxQuick those to others: slow
-	// endpoints never take the place of quick ones.
+	// maxSlow bounds the attempts that take longer than quickFor, and maxQuick the others:
+	// slow endpoints do not take the place of quick ones.
 	maxSlow  = 1024
 	maxQuick = 256
 )
@@ -72,12 +74,10 @@ func (f *flights) begin(id string, freed func()) (end func()) {
 	} else {
 		f.quick++
 	}
-	timer := time.AfterFunc(slowAfter, func() {
+	began := time.Now()
+	move := time.AfterFunc(quickFor, func() {
 		f.mu.Lock()
 		moved := !ended && !slow && f.slow < maxSlow
-		if !ended {
-			one.slowUntil = time.Now().Add(slowMemory)
-		}
 		if moved {
 			slow = true
 			f.quick--
@@ -88,12 +88,21 @@ func (f *flights) begin(id string, freed func()) (end func()) {
 			freed()
 		}
 	})
+	mark := time.AfterFunc(slowAfter, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if !ended {
+			one.slowUntil = time.Now().Add(slowMemory)
+		}
+	})
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		ended = true
 		one.attempts--
-		if timer.Stop() {
+		move.Stop()
+		mark.Stop()
+		if time.Since(began) < slowAfter {
 			one.slowUntil = time.Time{}
 		}
 		if slow {

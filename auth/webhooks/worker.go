@@ -126,7 +126,7 @@ func (s *Service) leaseDue(ctx context.Context) ([]lease, map[string]endpoint, e
 	if free == 0 && len(slow) == 0 {
 		return nil, nil, nil
 	}
-	rows, err := s.db.Query(ctx, selectDue, pgx.NamedArgs{"held": held, "most": max(free/perEndpoint, len(slow), 1)})
+	rows, err := s.db.Query(ctx, selectDue, pgx.NamedArgs{"held": held, "most": max(free, len(slow))})
 	if err != nil {
 		return nil, nil, fmt.Errorf("look for due deliveries: %w", err)
 	}
@@ -147,7 +147,7 @@ func (s *Service) leaseDue(ctx context.Context) ([]lease, map[string]endpoint, e
 		if to, err = lockEndpoints(ctx, tx, due); err != nil || len(to) == 0 {
 			return err
 		}
-		if leased, err = leaseOf(ctx, tx, to, slow); err != nil || len(leased) == 0 {
+		if leased, err = leaseOf(ctx, tx, to, slow, free); err != nil || len(leased) == 0 {
 			return err
 		}
 		return s.readSecrets(ctx, tx, to)
@@ -173,11 +173,14 @@ func lockEndpoints(ctx context.Context, tx pgx.Tx, ids []string) (map[string]end
 	return found, err
 }
 
-func leaseOf(ctx context.Context, tx pgx.Tx, to map[string]endpoint, slow []string) ([]lease, error) {
+// leaseOf leases about as many deliveries as there are free places, the same number for each
+// endpoint.
+func leaseOf(ctx context.Context, tx pgx.Tx, to map[string]endpoint, slow []string, free int) ([]lease, error) {
 	var ids []string
 	var most []int32
+	each := int32(min(perEndpoint, max(1, free/len(to))))
 	for id, one := range to {
-		limit := int32(perEndpoint)
+		limit := each
 		if _, isSlow := slices.BinarySearch(slow, id); isSlow || one.failures >= breakerFailures {
 			limit = 1
 		}

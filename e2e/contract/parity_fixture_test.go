@@ -175,7 +175,7 @@ var placeholder = regexp.MustCompile(`\{\{([a-z]+)(?:[. ]([A-Za-z0-9._]+))?\}\}`
 // fill replaces the placeholders of a text: {{alice.id}}, a field of a person of the
 // fixture, of new or of made; {{random}}, which differs for each case and surface;
 // {{step.…}}, a field of the last response; {{mail.kept}} or {{mail.erased}}, the ID of a
-// failed mail; {{long 101}}, that many letters; and {{byte ff}}, a byte, which need not be
+// failed mail; {{delivery.failed}}, that of a delivery to a webhook; {{long 101}}, that many letters; and {{byte ff}}, a byte, which need not be
 // valid UTF-8; {{totp 1}}, the code of the app that is being enrolled, so many steps from
 // now; {{visit code}}, a field of the provider's answer to the authorization URL of the
 // last response.
@@ -202,6 +202,8 @@ func (s *subject) fill(text string) string {
 			return s.stepField(of)
 		case "mail":
 			return s.failedMail(of)
+		case "delivery":
+			return s.failedDelivery()
 		case "totp":
 			return s.totp(of)
 		case "visit":
@@ -398,6 +400,23 @@ func (s *subject) failedMail(which string) (id string) {
 		VALUES (gen_random_uuid(), 'new_sign_in', 'away@example.com', CASE $1 WHEN 'kept' THEN '\x00'::bytea END, 'greylisted', now())
 		RETURNING id::text`
 	if err := s.fixture.Owner.QueryRow(s.t.Context(), insert, which).Scan(&id); err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+// failedDelivery inserts a dead letter of a webhook that is disabled, and returns its ID.
+func (s *subject) failedDelivery() (id string) {
+	s.t.Helper()
+	const insert = `
+		WITH webhook AS (
+			INSERT INTO auth.webhooks (id, url, types, enabled, disable_reason)
+			VALUES ('01900000-0000-7000-8000-00000000dead', 'https://hooks.invalid/', '{user.deleted}', false, 'gone') ON CONFLICT DO NOTHING
+		), event AS (
+			INSERT INTO auth.events (type, data) VALUES ('user.deleted', '{}') RETURNING id, create_time)
+		INSERT INTO auth.deliveries (event_id, webhook_id, event_time, attempts, last_status, last_error, fail_time)
+		SELECT id, '01900000-0000-7000-8000-00000000dead', create_time, 10, 500, 'The endpoint answered with status 500.', now() FROM event RETURNING id::text`
+	if err := s.fixture.Owner.QueryRow(s.t.Context(), insert).Scan(&id); err != nil {
 		s.t.Fatal(err)
 	}
 	return id

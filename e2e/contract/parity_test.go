@@ -136,7 +136,7 @@ func TestParity(t *testing.T) {
 		w := newParityFixture(t, s)
 		w.signTokens(t, foreign)
 		w.provider = provider
-		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "providers", "keys", "users", "input"}, serviceFiles(t)...) {
+		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "providers", "keys", "webhooks", "users", "input"}, serviceFiles(t)...) {
 			w.renew(t)
 			p.run(t, w, file)
 		}
