@@ -24,6 +24,11 @@ import (
 	"gatehouse/internal/rpc"
 )
 
+// streamPaths are the REST paths of streams, whose status is always 200 elsewhere.
+var streamPaths = map[string]string{
+	bffv1.AccountServiceWatchMeProcedure: "/api/v1/me:watch", bffv1.UserServiceWatchTracesProcedure: "/api/v1/traces:watch",
+}
+
 // Every method is called by everybody, straight from the schema: what the page
 // says of it must be what it does.
 func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
@@ -42,8 +47,8 @@ func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 			// The message is empty, so that no method has an effect: an admitted call
 			// reaches the validator or a service.
 			response, body := h.send(t, method.Path, "{}", headers...)
-			if method.Path == bffv1.AccountServiceWatchMeProcedure { // a stream's status is 200 but at its REST path
-				response, body = h.fetch(t, http.MethodGet, "/api/v1/me:watch", "", headers...)
+			if path := streamPaths[method.Path]; path != "" {
+				response, body = h.fetch(t, http.MethodGet, path, "", headers...)
 			}
 			want := 0 // admitted
 			switch {

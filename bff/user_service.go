@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"gatehouse/bff/apikeys"
+	"gatehouse/bff/traces"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -17,6 +18,7 @@ import (
 type userService struct {
 	*directory
 	*apikeys.User
+	traces *traces.Recorder
 }
 
 // CreateUser implements bffv1.UserServiceHandler.

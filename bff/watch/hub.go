@@ -54,7 +54,8 @@ const (
 var (
 	errTooSlow = fault.WithRetry(fault.New(connect.CodeResourceExhausted, "STREAM_TOO_SLOW",
 		"The stream was not read in time. Read each event at once, and open the stream again with the last cursor."), time.Second)
-	errTooMany = fault.New(connect.CodeResourceExhausted, "TOO_MANY_STREAMS",
+	// ErrTooMany refuses a stream of a caller, or a gateway, that has too many.
+	ErrTooMany = fault.New(connect.CodeResourceExhausted, "TOO_MANY_STREAMS",
 		"Too many of these streams are open. Close one, or share one among tabs.")
 )
 
@@ -176,7 +177,7 @@ func (h *Hub) join(who *access.Principal, cursor string, method *policy.Method, 
 		return nil, h.lost()
 	case method != nil && method.OpenStreams != nil && (len(h.users[who.UserID]) >= method.OpenStreams.PerCaller || len(h.streams) >= method.OpenStreams.Total):
 		streamRefusals.Add(context.Background(), 1)
-		return nil, errTooMany
+		return nil, ErrTooMany
 	}
 	s := &stream{who: who, wake: make(chan struct{}, 1), alive: true, begun: now, interrupt: interrupt}
 	positions, known := h.sealer.open(cursor, len(h.feeds))

@@ -102,7 +102,7 @@ export class SessionStore {
         const error = GatehouseError.from(thrown);
         const isCurrent = session === this.#sessions;
         if (isCurrent && error.code === Code.Unauthenticated) this.#set({ status: "signedOut", reason: error.reason });
-        // Whoever is signed in stays so while the service is unreachable.
+        // A person who is signed in stays so while the service is unreachable.
         else if (isCurrent && this.#state.status !== "signedIn") this.#set({ status: "failed", error });
         if (error.code === Code.Unavailable) await this.#wait(error.retryAfterMs ?? delays[Math.min(failures++, delays.length - 1)]!);
         else done = wanted;

@@ -1,3 +1,4 @@
+import { lazy } from "../../app/lazy.js";
 import type { Route } from "../../app/router.js";
 import { Audit } from "./audit.js";
 import { Keys } from "./keys.js";
@@ -16,4 +17,5 @@ export const consoleRoutes: readonly Route[] = [
   { path: "/console/mails", page: Mails },
   { path: "/console/keys", page: Keys },
   { path: "/console/policy", page: Policy },
+  { path: "/console/traces", page: lazy(() => import("./traces.js").then((part) => part.Traces)) },
 ];
