@@ -32,6 +32,7 @@ import (
 	"gatehouse/bff/pages"
 	"gatehouse/bff/passthrough"
 	"gatehouse/bff/shed"
+	"gatehouse/bff/traces"
 	"gatehouse/bff/watch"
 	"gatehouse/bff/webhooks"
 	"gatehouse/bff/wellknown"
@@ -121,6 +122,7 @@ type Service struct {
 	accountFeed *accountfeed.Feed
 	live        *watch.Hub
 	webhooks    *webhooks.Service
+	traces      *traces.Recorder
 	origins     *browser.Origins
 	proxies     *proxies
 	rates       *rates // nil without rate limits
@@ -144,6 +146,7 @@ func New(config Config) (*Service, error) {
 		proxies:  &proxies{trusted: config.TrustedProxies, logger: config.Logger},
 		backends: config.Backends,
 		logger:   config.Logger,
+		traces:   &traces.Recorder{},
 	}
 	var err error
 	if s.feedOwners, err = feedOwnersOf(slices.Concat(config.Backends, upstreamFeeds(config.Upstreams, config.Backends))); err != nil {
@@ -226,7 +229,8 @@ func (s *Service) join(config Config) error {
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
 	s.account = &accountService{directory: people, live: s.live, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
-	s.user = &userService{directory: people, Users: &watch.Users{Hub: s.live, Caller: caller}}
+	s.traces.Known = func(who *access.Principal) error { _, err := s.revoked.Known(who); return err }
+	s.user = &userService{directory: people, Users: &watch.Users{Hub: s.live, Caller: caller}, traces: s.traces}
 	s.webhooks = s.newWebhooks(people)
 	return s.joinKeys(people)
 }
@@ -254,7 +258,7 @@ func (s *Service) joinFeeds(config Config) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, CacheTags: s.me.cacheTags(), Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Interceptors: rpc.Interceptors{CrossOrigin: browser.RefuseCrossOrigin, Rate: s.rates.limitRate, Idempotency: readIdempotencyKey, Cache: s.answers().interceptor, Queue: s.shedder.Wait},
+		Interceptors: rpc.Interceptors{Record: s.traces.Interceptor, CrossOrigin: browser.RefuseCrossOrigin, Rate: s.rates.limitRate, Idempotency: readIdempotencyKey, Cache: s.answers().interceptor, Queue: s.shedder.Wait},
 	}, s.register)
 }
 

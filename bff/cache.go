@@ -14,6 +14,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/answercache"
+	"gatehouse/internal/calltrace"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
@@ -161,6 +162,22 @@ func cachedPart[M proto.Message](cache *partCache, name, account string, kinds [
 		if full := part.ProtoReflect().Descriptor().FullName(); !cache.cacheable[full] {
 			return part, fmt.Errorf("cache %s: %w", full, errNotCacheable)
 		}
-		return answercache.FetchPart(ctx, cache.Cache, answercache.Part{Name: name, ID: account, Kinds: kinds, TTL: plan.Cache.TTL}, fetch)
+		return fetchPart(ctx, cache, answercache.Part{Name: name, ID: account, Kinds: kinds, TTL: plan.Cache.TTL}, fetch)
 	}
+}
+
+// fetchPart is [answercache.FetchPart]; a call that is recorded says whether the cache
+// had the part.
+func fetchPart[M proto.Message](ctx context.Context, cache *partCache, part answercache.Part, fetch func(context.Context) (M, error)) (M, error) {
+	step := calltrace.At(ctx)
+	if step == nil {
+		return answercache.FetchPart(ctx, cache.Cache, part, fetch)
+	}
+	result := answercache.Hit
+	value, err := answercache.FetchPart(ctx, cache.Cache, part, func(ctx context.Context) (M, error) {
+		result = answercache.Miss
+		return fetch(ctx)
+	})
+	step.SetCache(cacheResults[result])
+	return value, err
 }

@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"gatehouse/internal/answercache"
+	"gatehouse/internal/calltrace"
 	"gatehouse/internal/telemetry"
 )
 
@@ -30,6 +31,7 @@ func cacheCounter(procedure string) func(context.Context, answercache.Result) {
 		labels[result] = metric.WithAttributeSet(attribute.NewSet(attribute.String("method", procedure), attribute.String("result", name)))
 	}
 	return func(ctx context.Context, result answercache.Result) {
+		calltrace.At(ctx).SetCache(cacheResults[result])
 		if cacheCalls.Enabled(ctx) {
 			cacheCalls.Add(ctx, 1, labels[result])
 		}

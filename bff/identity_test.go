@@ -27,7 +27,7 @@ import (
 // streamPaths are the REST paths of the methods that stream.
 var streamPaths = map[string]string{
 	bffv1.AccountServiceWatchMeProcedure: "/api/v1/me:watch", bffv1.UserServiceWatchUsersProcedure: "/api/v1/users:watch",
-	bffv1.WebhookServiceListenEventsProcedure: "/api/v1/webhooks:listen",
+	bffv1.UserServiceWatchTracesProcedure: "/api/v1/traces:watch", bffv1.WebhookServiceListenEventsProcedure: "/api/v1/webhooks:listen",
 }
 
 // Every method is called by everybody, straight from the schema: what the page

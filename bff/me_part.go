@@ -207,7 +207,7 @@ func (p *mePart) cached(ctx context.Context, cache *partCache, account string) (
 	if len(p.Kinds) == 0 {
 		ttl = min(ttl, maxChangeAge) // nobody reports changes
 	}
-	return answercache.FetchPart(ctx, cache.Cache, answercache.Part{Name: string(p.Field), ID: account, Kinds: p.Kinds, TTL: ttl}, fetch)
+	return fetchPart(ctx, cache, answercache.Part{Name: string(p.Field), ID: account, Kinds: p.Kinds, TTL: ttl}, fetch)
 }
 
 // CheckMe returns an error for fields of GetMe that nobody fills.

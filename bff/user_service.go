@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"gatehouse/bff/apikeys"
+	"gatehouse/bff/traces"
 	"gatehouse/bff/watch"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -18,6 +19,7 @@ import (
 type userService struct {
 	*directory
 	*apikeys.User
+	traces *traces.Recorder
 	*watch.Users
 }
 

@@ -57,6 +57,7 @@ type Handler struct {
 	patterns []string
 	config   Config
 	bundle   *bundle
+	icons    *icons
 }
 
 // The paths of the pages. The script of a bundle has the same list, with what each shows.
@@ -73,15 +74,24 @@ var (
 // home is where one goes on to after signing in without another wish.
 const home = "/account"
 
+// ourName is the name of a product that has not set one.
+const ourName = "Gatehouse"
+
 // NewHandler returns the handler of the pages.
 func NewHandler(config Config) *Handler {
 	if config.AppName == "" {
-		config.AppName = "Gatehouse"
+		config.AppName = ourName
 	}
 	if config.Brand == nil {
 		config.Brand = &Brand{}
 	}
 	h := &Handler{config: config, bundle: embedded()}
+	var err error
+	if h.icons, err = h.makeIcons(); err != nil {
+		panic("pages: the embedded bundle is damaged: " + err.Error())
+	}
+	h.handle("GET "+iconPath, serveIcon("image/svg+xml", h.icons.version, h.icons.svg))
+	h.handle("GET /favicon.ico", serveIcon("image/x-icon", h.icons.version, h.icons.ico))
 	h.handle("GET "+assetsRoot, http.HandlerFunc(h.serveAsset))
 	for name := range config.Brand.files {
 		h.handle("GET "+config.Brand.path(name), http.HandlerFunc(h.serveBrand))
@@ -201,12 +211,7 @@ func (h *Handler) settings(r *http.Request, status int) settings {
 	return s
 }
 
-func (h *Handler) icon() string {
-	if logo := h.config.Brand.path("logo.svg"); logo != "" {
-		return logo
-	}
-	return assetsRoot + h.bundle.icon
-}
+func (h *Handler) icon() string { return iconPath + "?v=" + h.icons.version }
 
 // isLocal reports whether a request comes from this machine: not through a proxy, and not
 // by a name that another site may point here (DNS rebinding).

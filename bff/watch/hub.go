@@ -57,7 +57,8 @@ const (
 var (
 	errTooSlow = fault.WithRetry(fault.New(connect.CodeResourceExhausted, "STREAM_TOO_SLOW",
 		"The stream was not read in time. Read each event at once, and open the stream again with the last cursor."), time.Second)
-	errTooMany = fault.New(connect.CodeResourceExhausted, "TOO_MANY_STREAMS",
+	// ErrTooMany refuses a stream of a caller, or a gateway, that has too many.
+	ErrTooMany = fault.New(connect.CodeResourceExhausted, "TOO_MANY_STREAMS",
 		"Too many of these streams are open. Close one, or share one among tabs.")
 )
 
@@ -203,7 +204,7 @@ func (h *Hub) join(s *stream, cursor string) error {
 	}
 	if m := s.method; m != nil && m.OpenStreams != nil && (h.counts[ofCaller] >= m.OpenStreams.PerCaller || h.counts[ofAll] >= m.OpenStreams.Total) {
 		streamRefusals.Add(context.Background(), 1)
-		return errTooMany
+		return ErrTooMany
 	}
 	s.wake, s.alive, s.begun = make(chan struct{}, 1), true, now
 	positions, known := h.sealer.open(cursor, len(h.feeds))

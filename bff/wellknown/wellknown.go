@@ -36,11 +36,6 @@ func Handlers(config Config) map[string]http.Handler {
 	handlers := map[string]http.Handler{
 		// RFC 9309. Pages with a link of a mail, and the API, are not for crawlers.
 		"GET /robots.txt": text("text/plain; charset=utf-8", "User-agent: *\nDisallow: /api/\nDisallow: /link/\n"),
-		// The pages name their icon; a program that looks only there gets none, without an error.
-		"GET /favicon.ico": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Cache-Control", "public, max-age=86400")
-			w.WriteHeader(http.StatusNoContent)
-		}),
 		// A Well-Known URL for Changing Passwords (W3C).
 		"GET /.well-known/change-password": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "no-store")

@@ -45,8 +45,7 @@ func TestDocumentsAreAtTheirPaths(t *testing.T) {
 		status       int
 		kind, within string
 	}{
-		"/robots.txt":  {200, "text/plain; charset=utf-8", "Disallow: /link/"},
-		"/favicon.ico": {204, "", ""},
+		"/robots.txt": {200, "text/plain; charset=utf-8", "Disallow: /link/"},
 		"/.well-known/oauth-authorization-server": {200, "application/json", `{"issuer":"https://auth.example.com","jwks_uri":"https://auth.example.com/.well-known/jwks.json","response_types_supported":[]}`},
 		"/.well-known/security.txt":               {200, "text/plain; charset=utf-8", "Contact: mailto:security@example.com\nExpires: 2027-05-28T00:00:00Z\nCanonical: https://auth.example.com/.well-known/security.txt\n"},
 		"/.well-known/openid-configuration":       {404, "text/plain; charset=utf-8", ""},

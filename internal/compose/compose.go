@@ -31,6 +31,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"gatehouse/internal/batch"
+	"gatehouse/internal/calltrace"
 	"gatehouse/internal/fault"
 )
 
@@ -48,10 +49,11 @@ type Composition struct {
 	ctx      context.Context // the parts' context; canceled when a required part fails
 	cancel   context.CancelCauseFunc
 	mapError MapError
-	slots    chan struct{} // holds a value for each running fetch; nil when there are no more parts than slots
-	tracer   trace.Tracer  // nil when the call is not traced
-	parts    []*state      // in the order of their declaration
-	first    []*state      // the parts without a dependency
+	slots    chan struct{}    // holds a value for each running fetch; nil when there are no more parts than slots
+	tracer   trace.Tracer     // nil when the call is not traced
+	recorded *calltrace.Place // of the call; nil when it is not recorded
+	parts    []*state         // in the order of their declaration
+	first    []*state         // the parts without a dependency
 	running  sync.WaitGroup
 	failing  sync.Once
 	failure  error // of the first required part that failed
@@ -83,7 +85,7 @@ func (p *Part[T]) Value() T { return p.value }
 
 // New returns an empty composition for a call.
 func New(ctx context.Context, mapError MapError) *Composition {
-	c := &Composition{call: ctx, mapError: mapError, tracer: tracerOf(ctx)}
+	c := &Composition{call: ctx, mapError: mapError, tracer: tracerOf(ctx), recorded: calltrace.At(ctx)}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"gatehouse/internal/calltrace"
 	"gatehouse/internal/fault"
 )
 
@@ -38,9 +39,11 @@ func observe[T any](c *Composition, p *state, fetch func(context.Context) (T, er
 			span.End()
 		}()
 	}
+	ctx, step := c.recorded.Begin(ctx, calltrace.Part, p.name)
 	start := time.Now()
 	value, err = fetch(ctx)
 	p.started, p.took = true, time.Since(start)
+	step.End(err)
 	return value, err
 }
 

@@ -134,7 +134,7 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 
 // routeInterceptors returns the interceptors that all transports share.
 func routeInterceptors(route Route) ([]connect.ClientInterceptor, error) {
-	chain := []connect.ClientInterceptor{noteCallee(route.Callee)}
+	chain := []connect.ClientInterceptor{noteCallee(route.Callee), recordCall}
 	if route.Telemetry != nil {
 		measured, err := rpc.MeasureCalls(route.Telemetry)
 		if err != nil {

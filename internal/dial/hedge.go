@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"gatehouse/internal/calltrace"
 	"gatehouse/internal/fault"
 )
 
@@ -128,9 +129,11 @@ func (c *balancedCall) attempt(ctx context.Context, at *placement, response any)
 	b := c.balancer
 	b.monitor(at.at, at.endpoints)
 	ctx = context.WithValue(ctx, placementKey{}, at)
+	ctx, step := calltrace.At(ctx).Begin(ctx, calltrace.Attempt, b.service)
 	began := time.Now()
 	err := attempt(ctx, c.spec, c.next, c.request, response)
 	took := time.Since(began)
+	step.End(err)
 	how := outcomeOf(ctx, err, took)
 	end := at.finish(how)
 	switch {

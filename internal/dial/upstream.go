@@ -47,7 +47,7 @@ func DialUpstream(route UpstreamRoute) (*connect.Client, error) {
 		options = append(options, connecthttp.WithGRPC())
 	}
 	transport := connecthttp.NewTransport(directClient{t}, t.urls[0].String(), options...)
-	chain := []connect.ClientInterceptor{noteCallee(route.Name), leaveBatch}
+	chain := []connect.ClientInterceptor{noteCallee(route.Name), recordCall, leaveBatch}
 	if route.Telemetry != nil {
 		measured, err := rpc.MeasureCalls(route.Telemetry)
 		if err != nil {

@@ -22,6 +22,8 @@ type Interceptor func(*policy.Method) (connect.ServerInterceptor, error)
 type Interceptors struct {
 	// Trace records the call for operators; a server with telemetry has its own.
 	Trace Interceptor
+	// Record records what the call consists of, for those who watch.
+	Record Interceptor
 	// CrossOrigin refuses cross-site requests of browsers.
 	CrossOrigin Interceptor
 	// Rate refuses callers who call too often.
@@ -72,6 +74,7 @@ func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 	return []namedInterceptor{
 		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recoverPanics(c.Logger), nil }},
 		{name: "trace", make: c.Trace},
+		{name: "record", make: c.Record},
 		// Inside the trace, so that the span has the public error and the log line has the
 		// trace ID.
 		{name: "map errors", make: func(p *policy.Method) (connect.ServerInterceptor, error) {

@@ -88,7 +88,7 @@ func (n noting) Send(message any) error {
 func TestACallPassesTheStepsInTheStatedOrder(t *testing.T) {
 	t.Parallel()
 	stated := []string{
-		"recover", "trace", "time limit", "cross-origin check", "authentication", "rate", "authorise by role",
+		"recover", "trace", "record", "time limit", "cross-origin check", "authentication", "rate", "authorise by role",
 		"decode once", "normalise", "validate", "authorise by message", "idempotency", "cache and coalescing", "queue", "compose",
 		"redact and post-process", "map errors",
 	}
@@ -97,7 +97,7 @@ func TestACallPassesTheStepsInTheStatedOrder(t *testing.T) {
 	}
 	d := &diary{}
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Authorizer: d.admits, Interceptors: rpc.Interceptors{
-		Trace: d.step("trace"), CrossOrigin: d.step("cross-origin check"), Rate: d.step("rate"),
+		Trace: d.step("trace"), Record: d.step("record"), CrossOrigin: d.step("cross-origin check"), Rate: d.step("rate"),
 		Idempotency: d.step("idempotency"), Cache: d.step("cache and coalescing"), Queue: d.step("queue"),
 		Finish: func(*policy.Method) (connect.ServerInterceptor, error) {
 			return func(next connect.ServerFunc) connect.ServerFunc {

@@ -46,11 +46,15 @@ export async function mailed(email: string, kind: string, pattern: RegExp): Prom
   return found!;
 }
 
+/** Runs a statement, for a state that the API cannot make. */
+export function psql(statement: string): void {
+  execFileSync(inject("program"), ["psql", "--data-dir", inject("data"), "-c", statement], { stdio: "pipe" });
+}
+
 /** Makes the sign-ins of a person ten minutes old. */
 export function age(email: string): void {
-  const statement = `UPDATE auth.sessions SET authenticate_time = authenticate_time - interval '10 minutes', second_factor_time = second_factor_time - interval '10 minutes'
-    WHERE account_id = (SELECT id FROM auth.accounts WHERE email = '${email}')`;
-  execFileSync(inject("program"), ["psql", "--data-dir", inject("data"), "-c", statement], { stdio: "pipe" });
+  psql(`UPDATE auth.sessions SET authenticate_time = authenticate_time - interval '10 minutes', second_factor_time = second_factor_time - interval '10 minutes'
+    WHERE account_id = (SELECT id FROM auth.accounts WHERE email = '${email}')`);
 }
 
 /** Returns the code that an authenticator app with the secret shows now (RFC 6238), or steps of 30 s later. */

@@ -104,7 +104,7 @@ async function freePort(): Promise<number> {
 async function servePages(): Promise<Server> {
   const bundle = await build({
     absWorkingDir: fileURLToPath(new URL(".", import.meta.url)),
-    entryPoints: ["pages/tab.ts", "pages/passkeys.ts", "pages/query.tsx", "pages/react.tsx"],
+    entryPoints: ["pages/tab.ts", "pages/passkeys.ts", "pages/query.tsx", "pages/react.tsx", "pages/components.tsx"],
     bundle: true,
     format: "esm",
     outdir: "/",

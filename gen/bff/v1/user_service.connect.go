@@ -71,6 +71,10 @@ const (
 	UserServiceListMailsProcedure = "/bff.v1.UserService/ListMails"
 	// UserServiceRetryMailProcedure is the procedure name of the UserService's RetryMail RPC.
 	UserServiceRetryMailProcedure = "/bff.v1.UserService/RetryMail"
+	// UserServiceCountUsersProcedure is the procedure name of the UserService's CountUsers RPC.
+	UserServiceCountUsersProcedure = "/bff.v1.UserService/CountUsers"
+	// UserServiceWatchTracesProcedure is the procedure name of the UserService's WatchTraces RPC.
+	UserServiceWatchTracesProcedure = "/bff.v1.UserService/WatchTraces"
 	// UserServiceListSigningKeysProcedure is the procedure name of the UserService's ListSigningKeys
 	// RPC.
 	UserServiceListSigningKeysProcedure = "/bff.v1.UserService/ListSigningKeys"
@@ -235,6 +239,22 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	userServiceCountUsersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("CountUsers"),
+			Procedure:        UserServiceCountUsersProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	userServiceWatchTracesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeServer,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("WatchTraces"),
+			Procedure:        UserServiceWatchTracesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	userServiceListSigningKeysSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -356,6 +376,15 @@ type UserServiceClient interface {
 	// already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
+	// CountUsers counts the users. A number above a thousand is an estimate, so
+	// that counting costs the same for any number.
+	CountUsers(context.Context, *CountUsersRequest) (*CountUsersResponse, error)
+	// WatchTraces streams what the calls of this gateway consist of, as each
+	// ends. Calls are recorded only while such a stream is open, and without
+	// their values. The stream begins with the calls that another stream had
+	// recorded, at most 1,000. Errors: resource_exhausted TOO_MANY_STREAMS,
+	// unavailable SERVER_STOPPING.
+	WatchTraces(context.Context, *WatchTracesRequest) (UserServiceWatchTracesClientStream, error)
 	// ListSigningKeys returns the keys that verify access tokens, and when they
 	// sign. Private keys are in auth alone.
 	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
@@ -393,6 +422,26 @@ func (s UserServiceWatchUsersClientStream) Receive() (*WatchUsersResponse, error
 // Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
 // stream abandoned before io.EOF.
 func (s UserServiceWatchUsersClientStream) Close() error {
+	return s.stream.Close()
+}
+
+// UserServiceWatchTracesClientStream is the client stream for the UserService's WatchTraces RPC.
+type UserServiceWatchTracesClientStream struct {
+	stream connect.ClientStream
+}
+
+// Receive returns the next response message from the server.
+func (s UserServiceWatchTracesClientStream) Receive() (*WatchTracesResponse, error) {
+	var res WatchTracesResponse
+	if err := s.stream.Receive(&res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+// Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
+// stream abandoned before io.EOF.
+func (s UserServiceWatchTracesClientStream) Close() error {
 	return s.stream.Close()
 }
 
@@ -492,6 +541,15 @@ type UserServiceHandler interface {
 	// already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
+	// CountUsers counts the users. A number above a thousand is an estimate, so
+	// that counting costs the same for any number.
+	CountUsers(context.Context, *CountUsersRequest) (*CountUsersResponse, error)
+	// WatchTraces streams what the calls of this gateway consist of, as each
+	// ends. Calls are recorded only while such a stream is open, and without
+	// their values. The stream begins with the calls that another stream had
+	// recorded, at most 1,000. Errors: resource_exhausted TOO_MANY_STREAMS,
+	// unavailable SERVER_STOPPING.
+	WatchTraces(context.Context, *WatchTracesRequest, UserServiceWatchTracesServerStream) error
 	// ListSigningKeys returns the keys that verify access tokens, and when they
 	// sign. Private keys are in auth alone.
 	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
@@ -530,6 +588,8 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 		connect.Method{Spec: userServiceListAuditEventsSpec(), Handler: adapter.listAuditEvents},
 		connect.Method{Spec: userServiceListMailsSpec(), Handler: adapter.listMails},
 		connect.Method{Spec: userServiceRetryMailSpec(), Handler: adapter.retryMail},
+		connect.Method{Spec: userServiceCountUsersSpec(), Handler: adapter.countUsers},
+		connect.Method{Spec: userServiceWatchTracesSpec(), Handler: adapter.watchTraces},
 		connect.Method{Spec: userServiceListSigningKeysSpec(), Handler: adapter.listSigningKeys},
 		connect.Method{Spec: userServiceGetErasureSpec(), Handler: adapter.getErasure},
 		connect.Method{Spec: userServiceDeleteUserSpec(), Handler: adapter.deleteUser},
@@ -548,6 +608,21 @@ func (s UserServiceWatchUsersServerStream) SendHeaders() error {
 
 // Send sends a response message to the client.
 func (s UserServiceWatchUsersServerStream) Send(res *WatchUsersResponse) error {
+	return s.stream.Send(res)
+}
+
+// UserServiceWatchTracesServerStream is the server stream for the UserService's WatchTraces RPC.
+type UserServiceWatchTracesServerStream struct {
+	stream connect.ServerStream
+}
+
+// SendHeaders flushes the response headers without a message. The first Send does this implicitly.
+func (s UserServiceWatchTracesServerStream) SendHeaders() error {
+	return s.stream.SendHeaders()
+}
+
+// Send sends a response message to the client.
+func (s UserServiceWatchTracesServerStream) Send(res *WatchTracesResponse) error {
 	return s.stream.Send(res)
 }
 
@@ -632,6 +707,14 @@ func (UnimplementedUserServiceHandler) ListMails(context.Context, *ListMailsRequ
 
 func (UnimplementedUserServiceHandler) RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RetryMail is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) CountUsers(context.Context, *CountUsersRequest) (*CountUsersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.CountUsers is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) WatchTraces(context.Context, *WatchTracesRequest, UserServiceWatchTracesServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.WatchTraces is not implemented")
 }
 
 func (UnimplementedUserServiceHandler) ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error) {
@@ -808,6 +891,22 @@ func (c *userServiceClient) RetryMail(ctx context.Context, req *RetryMailRequest
 		return nil, err
 	}
 	return &res, nil
+}
+
+func (c *userServiceClient) CountUsers(ctx context.Context, req *CountUsersRequest) (*CountUsersResponse, error) {
+	var res CountUsersResponse
+	if err := c.client.CallUnary(ctx, userServiceCountUsersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) WatchTraces(ctx context.Context, req *WatchTracesRequest) (UserServiceWatchTracesClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, userServiceWatchTracesSpec(), req)
+	if err != nil {
+		return UserServiceWatchTracesClientStream{}, err
+	}
+	return UserServiceWatchTracesClientStream{stream: stream}, nil
 }
 
 func (c *userServiceClient) ListSigningKeys(ctx context.Context, req *ListSigningKeysRequest) (*ListSigningKeysResponse, error) {
@@ -1070,6 +1169,26 @@ func (h userServiceHandler) retryMail(ctx context.Context, _ connect.Spec, strea
 		return err
 	}
 	return stream.Send(res)
+}
+
+func (h userServiceHandler) countUsers(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CountUsersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CountUsers(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) watchTraces(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req WatchTracesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	return h.svc.WatchTraces(ctx, &req, UserServiceWatchTracesServerStream{stream: stream})
 }
 
 func (h userServiceHandler) listSigningKeys(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {

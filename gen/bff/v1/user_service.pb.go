@@ -1903,7 +1903,7 @@ var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x19bff/v1/signing_keys.proto\x1a\x12bff/v1/types.proto\x1a\x18bff/v1/watch_users.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x88\x04\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x13bff/v1/counts.proto\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x19bff/v1/signing_keys.proto\x1a\x13bff/v1/traces.proto\x1a\x12bff/v1/types.proto\x1a\x18bff/v1/watch_users.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x88\x04\n" +
 	"\x11CreateUserRequest\x12\xaa\x03\n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserB\x87\x03\xbaH\x83\x03\xba\x01;\n" +
 	"\x11create_user.email\x12\x14user.email is needed\x1a\x10this.email != ''\xba\x01\xbe\x02\n" +
@@ -2029,7 +2029,7 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
 	"\aErasure\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\x9d#\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xc2%\n" +
 	"\vUserService\x12\xa9\x02\n" +
 	"\n" +
 	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"\xe3\x01\x8a\xe7\x18\xc6\x01\n" +
@@ -2114,7 +2114,16 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\tRetryMail\x12\x18.bff.v1.RetryMailRequest\x1a\x19.bff.v1.RetryMailResponse\"\\\x8a\xe7\x18-\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x02j\vmails:write\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12\x95\x01\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x02j\vmails:write\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12\x92\x01\n" +
+	"\n" +
+	"CountUsers\x12\x19.bff.v1.CountUsersRequest\x1a\x1a.bff.v1.CountUsersResponse\"M\x8a\xe7\x18+\n" +
+	"\t\"\a\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02j\n" +
+	"users:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/users:count\x90\x02\x01\x12\x8d\x01\n" +
+	"\vWatchTraces\x12\x1a.bff.v1.WatchTracesRequest\x1a\x1b.bff.v1.WatchTracesResponse\"C\x8a\xe7\x18 \n" +
+	"\t\"\a\n" +
+	"\x05admin*\b\b<\x12\x02\b<\x18<0\x02`\x02\xa2\x01\x04\b\x03\x10\n" +
+	"\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/traces:watch\x90\x02\x010\x01\x12\x95\x01\n" +
 	"\x0fListSigningKeys\x12\x1e.bff.v1.ListSigningKeysRequest\x1a\x1f.bff.v1.ListSigningKeysResponse\"A\x8a\xe7\x18\x1f\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/signingKeys\x90\x02\x01\x12\x9e\x01\n" +
@@ -2194,13 +2203,17 @@ var file_bff_v1_user_service_proto_goTypes = []any{
 	(*RevokeUserKeyRequest)(nil),       // 46: bff.v1.RevokeUserKeyRequest
 	(*ListUserFactorsRequest)(nil),     // 47: bff.v1.ListUserFactorsRequest
 	(*ResetUserFactorsRequest)(nil),    // 48: bff.v1.ResetUserFactorsRequest
-	(*ListSigningKeysRequest)(nil),     // 49: bff.v1.ListSigningKeysRequest
-	(*WatchUsersResponse)(nil),         // 50: bff.v1.WatchUsersResponse
-	(*ListUserKeysResponse)(nil),       // 51: bff.v1.ListUserKeysResponse
-	(*RevokeUserKeyResponse)(nil),      // 52: bff.v1.RevokeUserKeyResponse
-	(*ListUserFactorsResponse)(nil),    // 53: bff.v1.ListUserFactorsResponse
-	(*ResetUserFactorsResponse)(nil),   // 54: bff.v1.ResetUserFactorsResponse
-	(*ListSigningKeysResponse)(nil),    // 55: bff.v1.ListSigningKeysResponse
+	(*CountUsersRequest)(nil),          // 49: bff.v1.CountUsersRequest
+	(*WatchTracesRequest)(nil),         // 50: bff.v1.WatchTracesRequest
+	(*ListSigningKeysRequest)(nil),     // 51: bff.v1.ListSigningKeysRequest
+	(*WatchUsersResponse)(nil),         // 52: bff.v1.WatchUsersResponse
+	(*ListUserKeysResponse)(nil),       // 53: bff.v1.ListUserKeysResponse
+	(*RevokeUserKeyResponse)(nil),      // 54: bff.v1.RevokeUserKeyResponse
+	(*ListUserFactorsResponse)(nil),    // 55: bff.v1.ListUserFactorsResponse
+	(*ResetUserFactorsResponse)(nil),   // 56: bff.v1.ResetUserFactorsResponse
+	(*CountUsersResponse)(nil),         // 57: bff.v1.CountUsersResponse
+	(*WatchTracesResponse)(nil),        // 58: bff.v1.WatchTracesResponse
+	(*ListSigningKeysResponse)(nil),    // 59: bff.v1.ListSigningKeysResponse
 }
 var file_bff_v1_user_service_proto_depIdxs = []int32{
 	35, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
@@ -2251,34 +2264,38 @@ var file_bff_v1_user_service_proto_depIdxs = []int32{
 	26, // 45: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
 	28, // 46: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
 	30, // 47: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
-	49, // 48: bff.v1.UserService.ListSigningKeys:input_type -> bff.v1.ListSigningKeysRequest
-	32, // 49: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
-	18, // 50: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
-	1,  // 51: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
-	3,  // 52: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
-	5,  // 53: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
-	50, // 54: bff.v1.UserService.WatchUsers:output_type -> bff.v1.WatchUsersResponse
-	7,  // 55: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
-	9,  // 56: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
-	11, // 57: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
-	13, // 58: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
-	15, // 59: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
-	17, // 60: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
-	21, // 61: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
-	23, // 62: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
-	51, // 63: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
-	52, // 64: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
-	25, // 65: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
-	53, // 66: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
-	54, // 67: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
-	27, // 68: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
-	29, // 69: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
-	31, // 70: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
-	55, // 71: bff.v1.UserService.ListSigningKeys:output_type -> bff.v1.ListSigningKeysResponse
-	33, // 72: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
-	19, // 73: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
-	51, // [51:74] is the sub-list for method output_type
-	28, // [28:51] is the sub-list for method input_type
+	49, // 48: bff.v1.UserService.CountUsers:input_type -> bff.v1.CountUsersRequest
+	50, // 49: bff.v1.UserService.WatchTraces:input_type -> bff.v1.WatchTracesRequest
+	51, // 50: bff.v1.UserService.ListSigningKeys:input_type -> bff.v1.ListSigningKeysRequest
+	32, // 51: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
+	18, // 52: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
+	1,  // 53: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
+	3,  // 54: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
+	5,  // 55: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
+	52, // 56: bff.v1.UserService.WatchUsers:output_type -> bff.v1.WatchUsersResponse
+	7,  // 57: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
+	9,  // 58: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
+	11, // 59: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
+	13, // 60: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
+	15, // 61: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
+	17, // 62: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
+	21, // 63: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
+	23, // 64: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
+	53, // 65: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
+	54, // 66: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
+	25, // 67: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
+	55, // 68: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
+	56, // 69: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
+	27, // 70: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
+	29, // 71: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
+	31, // 72: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
+	57, // 73: bff.v1.UserService.CountUsers:output_type -> bff.v1.CountUsersResponse
+	58, // 74: bff.v1.UserService.WatchTraces:output_type -> bff.v1.WatchTracesResponse
+	59, // 75: bff.v1.UserService.ListSigningKeys:output_type -> bff.v1.ListSigningKeysResponse
+	33, // 76: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
+	19, // 77: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
+	53, // [53:78] is the sub-list for method output_type
+	28, // [28:53] is the sub-list for method input_type
 	28, // [28:28] is the sub-list for extension type_name
 	28, // [28:28] is the sub-list for extension extendee
 	0,  // [0:28] is the sub-list for field type_name
@@ -2289,9 +2306,11 @@ func file_bff_v1_user_service_proto_init() {
 	if File_bff_v1_user_service_proto != nil {
 		return
 	}
+	file_bff_v1_counts_proto_init()
 	file_bff_v1_factors_proto_init()
 	file_bff_v1_keys_proto_init()
 	file_bff_v1_signing_keys_proto_init()
+	file_bff_v1_traces_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_watch_users_proto_init()
 	type x struct{}

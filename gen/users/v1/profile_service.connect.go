@@ -30,6 +30,9 @@ const (
 	// ProfileServiceListProfilesProcedure is the procedure name of the ProfileService's ListProfiles
 	// RPC.
 	ProfileServiceListProfilesProcedure = "/users.v1.ProfileService/ListProfiles"
+	// ProfileServiceCountProfilesProcedure is the procedure name of the ProfileService's CountProfiles
+	// RPC.
+	ProfileServiceCountProfilesProcedure = "/users.v1.ProfileService/CountProfiles"
 	// ProfileServiceUpdateProfileProcedure is the procedure name of the ProfileService's UpdateProfile
 	// RPC.
 	ProfileServiceUpdateProfileProcedure = "/users.v1.ProfileService/UpdateProfile"
@@ -52,6 +55,14 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           File_users_v1_profile_service_proto.Services().ByName("ProfileService").Methods().ByName("ListProfiles"),
 			Procedure:        ProfileServiceListProfilesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	profileServiceCountProfilesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_users_v1_profile_service_proto.Services().ByName("ProfileService").Methods().ByName("CountProfiles"),
+			Procedure:        ProfileServiceCountProfilesProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -79,6 +90,8 @@ type ProfileServiceClient interface {
 	// ListProfiles returns one page of profiles. Errors: invalid_argument
 	// PAGE_TOKEN_INVALID if the token is damaged or belongs to another query.
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
+	// CountProfiles counts the profiles, exactly up to a thousand.
+	CountProfiles(context.Context, *CountProfilesRequest) (*CountProfilesResponse, error)
 	// UpdateProfile changes the masked fields. Errors: not_found
 	// PROFILE_NOT_FOUND, aborted ETAG_MISMATCH, invalid_argument
 	// UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE.
@@ -102,6 +115,8 @@ type ProfileServiceHandler interface {
 	// ListProfiles returns one page of profiles. Errors: invalid_argument
 	// PAGE_TOKEN_INVALID if the token is damaged or belongs to another query.
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
+	// CountProfiles counts the profiles, exactly up to a thousand.
+	CountProfiles(context.Context, *CountProfilesRequest) (*CountProfilesResponse, error)
 	// UpdateProfile changes the masked fields. Errors: not_found
 	// PROFILE_NOT_FOUND, aborted ETAG_MISMATCH, invalid_argument
 	// UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE.
@@ -119,6 +134,7 @@ func RegisterProfileServiceHandler(server *connect.Server, svc ProfileServiceHan
 	server.Register(
 		connect.Method{Spec: profileServiceGetProfileSpec(), Handler: adapter.getProfile},
 		connect.Method{Spec: profileServiceListProfilesSpec(), Handler: adapter.listProfiles},
+		connect.Method{Spec: profileServiceCountProfilesSpec(), Handler: adapter.countProfiles},
 		connect.Method{Spec: profileServiceUpdateProfileSpec(), Handler: adapter.updateProfile},
 		connect.Method{Spec: profileServiceCheckAttributesSpec(), Handler: adapter.checkAttributes},
 	)
@@ -133,6 +149,10 @@ func (UnimplementedProfileServiceHandler) GetProfile(context.Context, *GetProfil
 
 func (UnimplementedProfileServiceHandler) ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "users.v1.ProfileService.ListProfiles is not implemented")
+}
+
+func (UnimplementedProfileServiceHandler) CountProfiles(context.Context, *CountProfilesRequest) (*CountProfilesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "users.v1.ProfileService.CountProfiles is not implemented")
 }
 
 func (UnimplementedProfileServiceHandler) UpdateProfile(context.Context, *UpdateProfileRequest) (*UpdateProfileResponse, error) {
@@ -158,6 +178,14 @@ func (c *profileServiceClient) GetProfile(ctx context.Context, req *GetProfileRe
 func (c *profileServiceClient) ListProfiles(ctx context.Context, req *ListProfilesRequest) (*ListProfilesResponse, error) {
 	var res ListProfilesResponse
 	if err := c.client.CallUnary(ctx, profileServiceListProfilesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *profileServiceClient) CountProfiles(ctx context.Context, req *CountProfilesRequest) (*CountProfilesResponse, error) {
+	var res CountProfilesResponse
+	if err := c.client.CallUnary(ctx, profileServiceCountProfilesSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -199,6 +227,18 @@ func (h profileServiceHandler) listProfiles(ctx context.Context, _ connect.Spec,
 		return err
 	}
 	res, err := h.svc.ListProfiles(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h profileServiceHandler) countProfiles(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CountProfilesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CountProfiles(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -138,6 +138,63 @@ func (ProfileOrder) EnumDescriptor() ([]byte, []int) {
 	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{1}
 }
 
+// CountPrecision says how exact a number is. The values are those of bff.v1.
+type CountPrecision int32
+
+const (
+	// Unset.
+	CountPrecision_COUNT_PRECISION_UNSPECIFIED CountPrecision = 0
+	// There are so many.
+	CountPrecision_COUNT_PRECISION_EXACT CountPrecision = 1
+	// There are about so many, as Postgres estimates.
+	CountPrecision_COUNT_PRECISION_ESTIMATE CountPrecision = 2
+	// There are more.
+	CountPrecision_COUNT_PRECISION_MORE CountPrecision = 3
+)
+
+// Enum value maps for CountPrecision.
+var (
+	CountPrecision_name = map[int32]string{
+		0: "COUNT_PRECISION_UNSPECIFIED",
+		1: "COUNT_PRECISION_EXACT",
+		2: "COUNT_PRECISION_ESTIMATE",
+		3: "COUNT_PRECISION_MORE",
+	}
+	CountPrecision_value = map[string]int32{
+		"COUNT_PRECISION_UNSPECIFIED": 0,
+		"COUNT_PRECISION_EXACT":       1,
+		"COUNT_PRECISION_ESTIMATE":    2,
+		"COUNT_PRECISION_MORE":        3,
+	}
+)
+
+func (x CountPrecision) Enum() *CountPrecision {
+	p := new(CountPrecision)
+	*p = x
+	return p
+}
+
+func (x CountPrecision) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CountPrecision) Descriptor() protoreflect.EnumDescriptor {
+	return file_users_v1_profile_service_proto_enumTypes[2].Descriptor()
+}
+
+func (CountPrecision) Type() protoreflect.EnumType {
+	return &file_users_v1_profile_service_proto_enumTypes[2]
+}
+
+func (x CountPrecision) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CountPrecision.Descriptor instead.
+func (CountPrecision) EnumDescriptor() ([]byte, []int) {
+	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{2}
+}
+
 // Profile is one person's profile.
 type Profile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -694,6 +751,153 @@ func (*CheckAttributesResponse) Descriptor() ([]byte, []int) {
 	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{8}
 }
 
+// CountProfilesRequest is empty: all profiles are counted.
+type CountProfilesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountProfilesRequest) Reset() {
+	*x = CountProfilesRequest{}
+	mi := &file_users_v1_profile_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountProfilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountProfilesRequest) ProtoMessage() {}
+
+func (x *CountProfilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_users_v1_profile_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountProfilesRequest.ProtoReflect.Descriptor instead.
+func (*CountProfilesRequest) Descriptor() ([]byte, []int) {
+	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{9}
+}
+
+// CountProfilesResponse contains numbers of profiles.
+type CountProfilesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All profiles.
+	All *Count `protobuf:"bytes,1,opt,name=all,proto3" json:"all,omitempty"`
+	// Those of disabled accounts.
+	Disabled      *Count `protobuf:"bytes,2,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountProfilesResponse) Reset() {
+	*x = CountProfilesResponse{}
+	mi := &file_users_v1_profile_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountProfilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountProfilesResponse) ProtoMessage() {}
+
+func (x *CountProfilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_users_v1_profile_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountProfilesResponse.ProtoReflect.Descriptor instead.
+func (*CountProfilesResponse) Descriptor() ([]byte, []int) {
+	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CountProfilesResponse) GetAll() *Count {
+	if x != nil {
+		return x.All
+	}
+	return nil
+}
+
+func (x *CountProfilesResponse) GetDisabled() *Count {
+	if x != nil {
+		return x.Disabled
+	}
+	return nil
+}
+
+// Count is a number of something.
+type Count struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number.
+	Value int32 `protobuf:"varint,1,opt,name=value,proto3" json:"value,omitempty"`
+	// How exact the number is.
+	Precision     CountPrecision `protobuf:"varint,2,opt,name=precision,proto3,enum=users.v1.CountPrecision" json:"precision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Count) Reset() {
+	*x = Count{}
+	mi := &file_users_v1_profile_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Count) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Count) ProtoMessage() {}
+
+func (x *Count) ProtoReflect() protoreflect.Message {
+	mi := &file_users_v1_profile_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Count.ProtoReflect.Descriptor instead.
+func (*Count) Descriptor() ([]byte, []int) {
+	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Count) GetValue() int32 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Count) GetPrecision() CountPrecision {
+	if x != nil {
+		return x.Precision
+	}
+	return CountPrecision_COUNT_PRECISION_UNSPECIFIED
+}
+
 var File_users_v1_profile_service_proto protoreflect.FileDescriptor
 
 const file_users_v1_profile_service_proto_rawDesc = "" +
@@ -741,7 +945,14 @@ const file_users_v1_profile_service_proto_rawDesc = "" +
 	"attributes\x18\x01 \x01(\tR\n" +
 	"attributes\x12%\n" +
 	"\x0eapp_attributes\x18\x02 \x01(\tR\rappAttributes\"\x19\n" +
-	"\x17CheckAttributesResponse*g\n" +
+	"\x17CheckAttributesResponse\"\x16\n" +
+	"\x14CountProfilesRequest\"g\n" +
+	"\x15CountProfilesResponse\x12!\n" +
+	"\x03all\x18\x01 \x01(\v2\x0f.users.v1.CountR\x03all\x12+\n" +
+	"\bdisabled\x18\x02 \x01(\v2\x0f.users.v1.CountR\bdisabled\"U\n" +
+	"\x05Count\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\x05R\x05value\x126\n" +
+	"\tprecision\x18\x02 \x01(\x0e2\x18.users.v1.CountPrecisionR\tprecision*g\n" +
 	"\rProfileStatus\x12\x1e\n" +
 	"\x1aPROFILE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PROFILE_STATUS_ACTIVE\x10\x01\x12\x1b\n" +
@@ -750,13 +961,21 @@ const file_users_v1_profile_service_proto_rawDesc = "" +
 	"\x19PROFILE_ORDER_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aPROFILE_ORDER_NEWEST_FIRST\x10\x01\x12\x1e\n" +
 	"\x1aPROFILE_ORDER_OLDEST_FIRST\x10\x02\x12\x17\n" +
-	"\x13PROFILE_ORDER_EMAIL\x10\x032\x97\x03\n" +
+	"\x13PROFILE_ORDER_EMAIL\x10\x03*\x84\x01\n" +
+	"\x0eCountPrecision\x12\x1f\n" +
+	"\x1bCOUNT_PRECISION_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15COUNT_PRECISION_EXACT\x10\x01\x12\x1c\n" +
+	"\x18COUNT_PRECISION_ESTIMATE\x10\x02\x12\x18\n" +
+	"\x14COUNT_PRECISION_MORE\x10\x032\xfb\x03\n" +
 	"\x0eProfileService\x12Y\n" +
 	"\n" +
 	"GetProfile\x12\x1b.users.v1.GetProfileRequest\x1a\x1c.users.v1.GetProfileResponse\"\x10\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
 	"\x03bff\x90\x02\x01\x12_\n" +
 	"\fListProfiles\x12\x1d.users.v1.ListProfilesRequest\x1a\x1e.users.v1.ListProfilesResponse\"\x10\x8a\xe7\x18\t\n" +
+	"\a*\x05\n" +
+	"\x03bff\x90\x02\x01\x12b\n" +
+	"\rCountProfiles\x12\x1e.users.v1.CountProfilesRequest\x1a\x1f.users.v1.CountProfilesResponse\"\x10\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
 	"\x03bff\x90\x02\x01\x12_\n" +
 	"\rUpdateProfile\x12\x1e.users.v1.UpdateProfileRequest\x1a\x1f.users.v1.UpdateProfileResponse\"\r\x8a\xe7\x18\t\n" +
@@ -779,48 +998,57 @@ func file_users_v1_profile_service_proto_rawDescGZIP() []byte {
 	return file_users_v1_profile_service_proto_rawDescData
 }
 
-var file_users_v1_profile_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_users_v1_profile_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_users_v1_profile_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_users_v1_profile_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_users_v1_profile_service_proto_goTypes = []any{
 	(ProfileStatus)(0),              // 0: users.v1.ProfileStatus
 	(ProfileOrder)(0),               // 1: users.v1.ProfileOrder
-	(*Profile)(nil),                 // 2: users.v1.Profile
-	(*GetProfileRequest)(nil),       // 3: users.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),      // 4: users.v1.GetProfileResponse
-	(*ListProfilesRequest)(nil),     // 5: users.v1.ListProfilesRequest
-	(*ListProfilesResponse)(nil),    // 6: users.v1.ListProfilesResponse
-	(*UpdateProfileRequest)(nil),    // 7: users.v1.UpdateProfileRequest
-	(*UpdateProfileResponse)(nil),   // 8: users.v1.UpdateProfileResponse
-	(*CheckAttributesRequest)(nil),  // 9: users.v1.CheckAttributesRequest
-	(*CheckAttributesResponse)(nil), // 10: users.v1.CheckAttributesResponse
-	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),   // 12: google.protobuf.FieldMask
-	(*Actor)(nil),                   // 13: users.v1.Actor
+	(CountPrecision)(0),             // 2: users.v1.CountPrecision
+	(*Profile)(nil),                 // 3: users.v1.Profile
+	(*GetProfileRequest)(nil),       // 4: users.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),      // 5: users.v1.GetProfileResponse
+	(*ListProfilesRequest)(nil),     // 6: users.v1.ListProfilesRequest
+	(*ListProfilesResponse)(nil),    // 7: users.v1.ListProfilesResponse
+	(*UpdateProfileRequest)(nil),    // 8: users.v1.UpdateProfileRequest
+	(*UpdateProfileResponse)(nil),   // 9: users.v1.UpdateProfileResponse
+	(*CheckAttributesRequest)(nil),  // 10: users.v1.CheckAttributesRequest
+	(*CheckAttributesResponse)(nil), // 11: users.v1.CheckAttributesResponse
+	(*CountProfilesRequest)(nil),    // 12: users.v1.CountProfilesRequest
+	(*CountProfilesResponse)(nil),   // 13: users.v1.CountProfilesResponse
+	(*Count)(nil),                   // 14: users.v1.Count
+	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),   // 16: google.protobuf.FieldMask
+	(*Actor)(nil),                   // 17: users.v1.Actor
 }
 var file_users_v1_profile_service_proto_depIdxs = []int32{
-	11, // 0: users.v1.Profile.create_time:type_name -> google.protobuf.Timestamp
-	11, // 1: users.v1.Profile.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 2: users.v1.GetProfileResponse.profile:type_name -> users.v1.Profile
+	15, // 0: users.v1.Profile.create_time:type_name -> google.protobuf.Timestamp
+	15, // 1: users.v1.Profile.update_time:type_name -> google.protobuf.Timestamp
+	3,  // 2: users.v1.GetProfileResponse.profile:type_name -> users.v1.Profile
 	0,  // 3: users.v1.ListProfilesRequest.status:type_name -> users.v1.ProfileStatus
 	1,  // 4: users.v1.ListProfilesRequest.order:type_name -> users.v1.ProfileOrder
-	2,  // 5: users.v1.ListProfilesResponse.profiles:type_name -> users.v1.Profile
-	2,  // 6: users.v1.UpdateProfileRequest.profile:type_name -> users.v1.Profile
-	12, // 7: users.v1.UpdateProfileRequest.update_mask:type_name -> google.protobuf.FieldMask
-	13, // 8: users.v1.UpdateProfileRequest.actor:type_name -> users.v1.Actor
-	2,  // 9: users.v1.UpdateProfileResponse.profile:type_name -> users.v1.Profile
-	3,  // 10: users.v1.ProfileService.GetProfile:input_type -> users.v1.GetProfileRequest
-	5,  // 11: users.v1.ProfileService.ListProfiles:input_type -> users.v1.ListProfilesRequest
-	7,  // 12: users.v1.ProfileService.UpdateProfile:input_type -> users.v1.UpdateProfileRequest
-	9,  // 13: users.v1.ProfileService.CheckAttributes:input_type -> users.v1.CheckAttributesRequest
-	4,  // 14: users.v1.ProfileService.GetProfile:output_type -> users.v1.GetProfileResponse
-	6,  // 15: users.v1.ProfileService.ListProfiles:output_type -> users.v1.ListProfilesResponse
-	8,  // 16: users.v1.ProfileService.UpdateProfile:output_type -> users.v1.UpdateProfileResponse
-	10, // 17: users.v1.ProfileService.CheckAttributes:output_type -> users.v1.CheckAttributesResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	3,  // 5: users.v1.ListProfilesResponse.profiles:type_name -> users.v1.Profile
+	3,  // 6: users.v1.UpdateProfileRequest.profile:type_name -> users.v1.Profile
+	16, // 7: users.v1.UpdateProfileRequest.update_mask:type_name -> google.protobuf.FieldMask
+	17, // 8: users.v1.UpdateProfileRequest.actor:type_name -> users.v1.Actor
+	3,  // 9: users.v1.UpdateProfileResponse.profile:type_name -> users.v1.Profile
+	14, // 10: users.v1.CountProfilesResponse.all:type_name -> users.v1.Count
+	14, // 11: users.v1.CountProfilesResponse.disabled:type_name -> users.v1.Count
+	2,  // 12: users.v1.Count.precision:type_name -> users.v1.CountPrecision
+	4,  // 13: users.v1.ProfileService.GetProfile:input_type -> users.v1.GetProfileRequest
+	6,  // 14: users.v1.ProfileService.ListProfiles:input_type -> users.v1.ListProfilesRequest
+	12, // 15: users.v1.ProfileService.CountProfiles:input_type -> users.v1.CountProfilesRequest
+	8,  // 16: users.v1.ProfileService.UpdateProfile:input_type -> users.v1.UpdateProfileRequest
+	10, // 17: users.v1.ProfileService.CheckAttributes:input_type -> users.v1.CheckAttributesRequest
+	5,  // 18: users.v1.ProfileService.GetProfile:output_type -> users.v1.GetProfileResponse
+	7,  // 19: users.v1.ProfileService.ListProfiles:output_type -> users.v1.ListProfilesResponse
+	13, // 20: users.v1.ProfileService.CountProfiles:output_type -> users.v1.CountProfilesResponse
+	9,  // 21: users.v1.ProfileService.UpdateProfile:output_type -> users.v1.UpdateProfileResponse
+	11, // 22: users.v1.ProfileService.CheckAttributes:output_type -> users.v1.CheckAttributesResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_users_v1_profile_service_proto_init() }
@@ -834,8 +1062,8 @@ func file_users_v1_profile_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_users_v1_profile_service_proto_rawDesc), len(file_users_v1_profile_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   9,
+			NumEnums:      3,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

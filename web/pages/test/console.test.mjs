@@ -73,7 +73,7 @@ describe("the console", () => {
   it("tells somebody without the role that it is for administrators", async () => {
     const { context, page, leave } = await open();
     await signIn(context, url, await register(url));
-    for (const path of ["/console", "/console/users", "/console/audit", "/console/mails", "/console/keys", "/console/policy"]) {
+    for (const path of ["/console", "/console/users", "/console/audit", "/console/mails", "/console/keys", "/console/policy", "/console/traces"]) {
       await page.goto(url + path);
       await page.getByText("The console is for administrators").waitFor();
       assert.equal(await page.getByRole("table").count(), 0, path);
@@ -269,6 +269,85 @@ describe("an administrator", () => {
   });
 });
 
+describe("the API keys of a user", () => {
+  it("are listed, and revoked after saying what that does", async () => {
+    const email = newEmail();
+    const { context: own, leave: leaveOwn } = await open();
+    await createAdministrator(email); // an account whose email counts as verified
+    await signIn(own, url, email);
+    const made = await own.request.post(`${url}/bff.v1.AccountService/CreateKey`, {
+      headers: { Origin: url, "Idempotency-Key": `key-${Date.now()}` },
+      data: { name: "Nightly <b>report</b>", scopes: ["me:read"], expireTime: new Date(Date.now() + 86_400_000).toISOString() },
+    });
+    assert.equal(made.status(), 200, await made.text());
+    const { secret } = await made.json();
+    const works = async () => (await fetch(`${url}/api/v1/me`, { headers: { Authorization: `Bearer ${secret}` } })).status;
+    assert.equal(await works(), 200);
+    const { page, leave } = await openAsAdministrator();
+    await openUser(page, email);
+    const keys = page.locator("section.card").filter({ has: page.getByRole("heading", { name: "API keys", exact: true }) });
+    await keys.getByText("Nightly <b>report</b>").waitFor();
+    await picture(page, "console-user-keys");
+    await keys.getByRole("button", { name: "Revoke" }).click();
+    const dialog = page.getByRole("dialog", { name: "Revoke the key Nightly <b>report</b>?" });
+    await dialog.getByText("is refused at once").waitFor();
+    assert.deepEqual(await accessibilityFaults(page), []);
+    await dialog.getByRole("button", { name: "Revoke" }).click();
+    await keys.getByText("None.", { exact: true }).waitFor();
+    for (const deadline = Date.now() + 10_000; await works() !== 401; ) assert.ok(Date.now() < deadline, "the key still works");
+    await leave();
+    await leaveOwn();
+  });
+});
+
+describe("traces", () => {
+  it("offer the second factor in place, show calls as waterfalls, and stop when paused", async () => {
+    const email = newEmail();
+    await createAdministrator(email);
+    const { context, page, leave } = await open();
+    await signIn(context, url, email);
+    await page.goto(`${url}/console/traces`);
+    await page.getByText("Traces need a second factor of your own").waitFor();
+    await page.getByRole("button", { name: "Set up a second factor" }).click();
+    const dialog = page.getByRole("dialog", { name: "Set up an authenticator app" });
+    await dialog.getByText("The app cannot scan?").click();
+    await dialog.getByLabel("Code that the app shows").fill(totp(await dialog.getByLabel("Secret for the app").inputValue(), -1));
+    await dialog.getByRole("button", { name: "Turn on" }).click();
+    const codes = page.getByRole("dialog", { name: "Store your recovery codes" });
+    await codes.getByLabel("I have stored the codes").check();
+    await codes.getByRole("button", { name: "Done" }).click();
+    await page.getByLabel("Search by method, reason or request ID").waitFor();
+
+    const person = await register(url);
+    const login = await fetch(`${url}/bff.v1.AuthService/Login`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ email: person, password }) });
+    const { accessToken } = (await login.json()).signedIn.tokens;
+    await fetch(`${url}/api/v1/me`, { headers: { Authorization: `Bearer ${accessToken}`, "X-Request-Id": "waterfall-1" } });
+    await page.getByLabel("Search by method, reason or request ID").fill("waterfall-1");
+    const row = page.getByRole("row").filter({ hasText: "GetMe" });
+    await row.getByText("Succeeded").waitFor();
+    await row.getByRole("button", { name: "View" }).click();
+    const waterfall = page.getByRole("table", { name: "The steps of GetMe" });
+    for (const step of ["account", "profile", "sessions", "/users.v1.ProfileService/GetProfile".slice(1)]) await waterfall.getByRole("rowheader", { name: step, exact: false }).first().waitFor();
+    await page.getByText("Request waterfall-1", { exact: false }).or(page.getByText("waterfall-1", { exact: false })).first().waitFor();
+    assert.ok(!(await page.locator("main").innerText()).includes(person), "a trace shows a value");
+    assert.deepEqual(await accessibilityFaults(page), []);
+    for (const width of [320, 768, 1280]) {
+      await page.setViewportSize({ width, height: 900 });
+      await assertWhole(page, `traces ${width} px`);
+      await picture(page, `console-traces-waterfall-${width}`);
+    }
+    await page.emulateMedia({ colorScheme: "dark" });
+    await picture(page, "console-traces-waterfall-dark");
+
+    // Paused, nothing is recorded.
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("button", { name: "Resume" }).waitFor();
+    await page.getByRole("button", { name: "Clear the list" }).click();
+    await page.getByText("Nothing is recorded at the moment.").waitFor();
+    await leave();
+  });
+});
+
 describe("what is mailed", () => {
   it("invites, resets passwords and factors, and is listed", async () => {
     const { context, page, faults } = await visit(browser, system.url);
@@ -390,7 +469,7 @@ describe("every page of the console", () => {
         const { page, leave } = await openAsAdministrator({ colorScheme, locale });
         await page.goto(`${url}/console/users`);
         const person = await page.getByRole("rowheader").getByRole("link").first().getAttribute("href");
-        for (const path of ["/console", "/console/users", person, "/console/audit", "/console/mails", "/console/keys", "/console/policy"]) {
+        for (const path of ["/console", "/console/users", person, "/console/audit", "/console/mails", "/console/keys", "/console/policy", "/console/traces"]) {
           await page.goto("about:blank");
           await page.goto(url + path);
           await page.getByRole("heading", { level: 1 }).waitFor();

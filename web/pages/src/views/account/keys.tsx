@@ -3,7 +3,8 @@ import { useState } from "preact/hooks";
 import { notice, useAction, useResource } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
 import { config } from "../../app/config.js";
-import { hasText, t } from "../../app/texts.js";
+import { scopeName } from "../../app/scopes.js";
+import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { Card, CopyField, Timestamp } from "../../ui/data.js";
 import { ConfirmDialog, Dialog } from "../../ui/dialog.js";
@@ -75,11 +76,6 @@ function Row({ of: key, revoke }: { of: APIKey; revoke: () => void }) {
       <Button onClick={revoke}>{t("keys.revoke")}</Button>
     </li>
   );
-}
-
-/** The name of a scope in words; the scope itself if it is of a service of the application. */
-function scopeName(scope: string): string {
-  return hasText(`scope.${scope}`) ? t(`scope.${scope}`) : scope;
 }
 
 const days = [7, 30, 90, 365] as const;

@@ -22,6 +22,7 @@ export function ConsolePage({ title, lead, actions, children }: { title: string;
     { href: "/console/providers", label: t("providers.title"), icon: "link" },
     { href: "/console/keys", label: t("signing_keys.title"), icon: "key" },
     { href: "/console/policy", label: t("policy.title"), icon: "lock" },
+    { href: "/console/traces", label: t("traces.title"), icon: "traces" },
   ] as const;
   const menu = [{ label: t("console.to_account"), icon: "user", href: "/account" }] as const;
   return (

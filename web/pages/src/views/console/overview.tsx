@@ -1,9 +1,10 @@
-import { MailStatus, UserStatus } from "@gatehouse/client";
+import { MailStatus } from "@gatehouse/client";
 import type { ComponentChildren } from "preact";
 import { confirmed, useResource, type Resource } from "../../app/actions.js";
 import { security } from "../../app/session.js";
 import { users } from "../../app/users-client.js";
-import { t } from "../../app/texts.js";
+import { locale, t } from "../../app/texts.js";
+import { CountPrecision, type Count as Counting } from "../../../../../clients/typescript/src/gen/bff/v1/counts_pb.js";
 import { SigningKeyState, type ListSigningKeysResponse } from "../../../../../clients/typescript/src/gen/bff/v1/signing_keys_pb.js";
 import { ButtonLink } from "../../ui/button.js";
 import { Card } from "../../ui/data.js";
@@ -26,19 +27,23 @@ const counted = 100;
 
 interface Count {
   readonly count: number;
-  readonly more: boolean;
+  readonly precision: "exact" | "more" | "about";
 }
 
-const shown = ({ count, more }: Count) => t(more ? "console.count_more" : "console.count", { count });
+function shown({ count, precision }: Count): string {
+  const number = new Intl.NumberFormat(locale.value).format(count);
+  if (precision === "about") return t("console.count_about", { count: number });
+  return t(precision === "more" ? "console.count_more" : "console.count", { count: number });
+}
 
-async function countUsers(status: UserStatus, signal: AbortSignal): Promise<Count> {
-  const { users: found, nextPageToken } = await confirmed(() => users.listUsers({ pageSize: counted, status }, { signal }));
-  return { count: found.length, more: nextPageToken !== "" };
+function countOf(counting: Counting | undefined): Count {
+  const precision = { [CountPrecision.ESTIMATE]: "about", [CountPrecision.MORE]: "more" } as const;
+  return { count: counting?.value ?? 0, precision: precision[counting?.precision as keyof typeof precision] ?? "exact" };
 }
 
 async function countMails(status: MailStatus, signal: AbortSignal): Promise<Count> {
   const { mails, nextPageToken } = await confirmed(() => users.listMails({ pageSize: counted, status }, { signal }));
-  return { count: mails.length, more: nextPageToken !== "" };
+  return { count: mails.length, precision: nextPageToken === "" ? "exact" : "more" };
 }
 
 function Overviewed() {
@@ -46,8 +51,7 @@ function Overviewed() {
   const failed = useResource((signal) => countMails(MailStatus.FAILED, signal));
   const pending = useResource((signal) => countMails(MailStatus.PENDING, signal));
   const keys = useResource((signal) => confirmed(() => users.listSigningKeys({}, { signal })));
-  const all = useResource((signal) => countUsers(UserStatus.UNSPECIFIED, signal));
-  const disabled = useResource((signal) => countUsers(UserStatus.DISABLED, signal));
+  const people = useResource((signal) => confirmed(() => users.countUsers({}, { signal })));
   return (
     <>
       <Attention health={health} failed={failed} keys={keys} />
@@ -55,8 +59,8 @@ function Overviewed() {
         <HealthCard from={health} />
         <Card title={t("console.counts")}>
           <dl class="counts">
-            <Counted name={t("users.title")} from={all} href="/console/users" />
-            <Counted name={t("console.disabled_users")} from={disabled} href="/console/users?status=disabled" />
+            <Counted name={t("users.title")} from={only(people, ({ all }) => countOf(all))} href="/console/users" />
+            <Counted name={t("console.disabled_users")} from={only(people, ({ disabled }) => countOf(disabled))} href="/console/users?status=disabled" />
             <Counted name={t("console.pending_mails")} from={pending} href="/console/mails" />
             <Counted name={t("console.failed_mails")} from={failed} href="/console/mails?status=failed" />
           </dl>
@@ -64,6 +68,11 @@ function Overviewed() {
       </div>
     </>
   );
+}
+
+/** A part of what is loaded. */
+function only<T, P>(from: Resource<T>, part: (value: T) => P): Resource<P> {
+  return from.kind === "ready" ? { ...from, value: part(from.value) } : from;
 }
 
 function Counted({ name, from, href }: { name: string; from: Resource<Count>; href: string }) {

@@ -1,3 +1,4 @@
+import { lazy } from "../../app/lazy.js";
 import type { Route } from "../../app/router.js";
 import { Audit } from "./audit.js";
 import { Keys } from "./keys.js";
@@ -18,4 +19,5 @@ export const consoleRoutes: readonly Route[] = [
   { path: "/console/providers", page: Providers },
   { path: "/console/keys", page: Keys },
   { path: "/console/policy", page: Policy },
+  { path: "/console/traces", page: lazy(() => import("./traces.js").then((part) => part.Traces)) },
 ];

@@ -11,6 +11,7 @@ import type { Params } from "../../app/router.js";
 import { ConsolePage } from "./frame.js";
 import { Actions } from "./user-actions.js";
 import { EditProfile } from "./user-forms.js";
+import { UserKeys } from "./user-keys.js";
 import { Factors, History, Sessions } from "./user-lists.js";
 import { Status } from "./users.js";
 
@@ -49,6 +50,7 @@ function Detail({ id }: { id: string }) {
       <div class="split-main">
         <Profile user={user} changed={changed} />
         <Sessions userId={user.id} changes={changes} />
+        <UserKeys userId={user.id} changes={changes} />
         <History userId={user.id} changes={changes} />
       </div>
       <div class="split-side">

@@ -1,0 +1,121 @@
+package traces
+
+import (
+	"context"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+
+	"gatehouse/bff/access"
+	"gatehouse/internal/calltrace"
+	"gatehouse/internal/policy"
+)
+
+// recorded returns the call of a method with a part, as a recorder sees it.
+func recorded(t testing.TB, r *Recorder) func() {
+	t.Helper()
+	around, err := r.Interceptor(&policy.Method{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := around(func(ctx context.Context, _ connect.Spec, _ connect.ServerStream) error {
+		_, step := calltrace.At(ctx).Begin(ctx, calltrace.Part, "profile")
+		step.End(nil)
+		return nil
+	})
+	ctx, spec := t.Context(), connect.Spec{Procedure: "/bff.v1.AccountService/GetMe"}
+	return func() {
+		if err := call(ctx, spec, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestNothingIsAllocatedWhileNobodyWatches(t *testing.T) {
+	r := &Recorder{}
+	call := recorded(t, r)
+	if got := testing.AllocsPerRun(1000, call); got != 0 {
+		t.Errorf("got %.0f allocations for each call, want none", got)
+	}
+	w, err := r.join(&access.Principal{UserID: "ada"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := testing.AllocsPerRun(1000, call); got == 0 {
+		t.Error("a call that is recorded allocates nothing: the test measures nothing")
+	}
+	r.leave(w)
+	if got := testing.AllocsPerRun(1000, call); got != 0 || r.calls != nil {
+		t.Errorf("after the last watcher left, got %.0f allocations and %d kept calls, want none", got, len(r.calls))
+	}
+}
+
+func TestTheLatestCallsAreKept(t *testing.T) {
+	t.Parallel()
+	r := &Recorder{}
+	call := recorded(t, r)
+	slow, err := r.join(&access.Principal{UserID: "ada"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range held + 10 {
+		call()
+	}
+	late, err := r.join(&access.Principal{UserID: "ada"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		w      *watcher
+		missed int32
+	}{"a slow reader": {slow, 10}, "a late one": {late, 0}} {
+		var calls int
+		var missed int32
+		for more := true; more; {
+			message, left := r.take(c.w)
+			calls, missed, more = calls+len(message.GetTraces()), missed+message.GetMissed(), left
+			if len(message.GetTraces()) > maxSent {
+				t.Errorf("%s got a message of %d calls, want at most %d", name, len(message.GetTraces()), maxSent)
+			}
+		}
+		if calls != held || missed != c.missed {
+			t.Errorf("%s got %d calls and missed %d, want %d and %d", name, calls, missed, held, c.missed)
+		}
+	}
+}
+
+func TestStreamsOfTracesAreBounded(t *testing.T) {
+	t.Parallel()
+	r := &Recorder{}
+	method := &policy.Method{OpenStreams: &policy.OpenStreams{PerCaller: 2, Total: 3}}
+	for _, c := range []struct {
+		user string
+		ok   bool
+	}{{"ada", true}, {"ada", true}, {"ada", false}, {"bob", true}, {"eve", false}} {
+		if _, err := r.join(&access.Principal{UserID: c.user}, method); (err == nil) != c.ok {
+			t.Errorf("a stream of %s: got %v, want it to open: %v", c.user, err, c.ok)
+		}
+	}
+}
+
+// BenchmarkCall is a call with one part, while nobody watches and while somebody does.
+func BenchmarkCall(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		watched bool
+	}{{"off", false}, {"on", true}} {
+		b.Run(c.name, func(b *testing.B) {
+			r := &Recorder{}
+			if c.watched {
+				if _, err := r.join(&access.Principal{UserID: "ada"}, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			call := recorded(b, r)
+			b.ReportAllocs()
+			for b.Loop() {
+				call()
+			}
+		})
+	}
+}
