@@ -32,8 +32,9 @@ async function atProvider(email: string): Promise<void> {
 
 /** Goes to the provider and comes back to the page with an answer. */
 async function visit(page: Page, method: "signIn" | "link"): Promise<void> {
-  const back = page.waitForURL(/[?&]state=/);
-  await page.evaluate(({ method, redirectUri }) => window.gatehouse.providers[method]("example", { redirectUri }), { method, redirectUri: tab("bearer") });
+  const before = page.url();
+  const back = page.waitForURL((url) => url.searchParams.has("state") && url.href !== before);
+  await page.evaluate(({ method, redirectUri }) => void window.gatehouse.providers[method]("example", { redirectUri }), { method, redirectUri: tab("bearer") });
   await back;
 }
 
