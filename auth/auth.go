@@ -240,11 +240,15 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		audit:      &auditService{db: db},
 		mail:       &mailService{db: db, mails: mails},
 		apiKeys:    apiKeys, factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
-		feed: &accountlog.Service{Log: events, Expected: config.Readers},
-		webhooks: webhooks.New(webhooks.Config{
-			DB: db, Mails: mails, Secrets: config.Secrets, Networks: config.WebhookNetworks, Localhost: config.WebhookLocalhost, Logger: config.Logger,
-		}),
+		feed:     &accountlog.Service{Log: events, Expected: config.Readers},
+		webhooks: newWebhooks(config, db, mails),
 	}, nil
+}
+
+func newWebhooks(config Config, db *database.Pool, mails *outbox.Outbox) *webhooks.Service {
+	return webhooks.New(webhooks.Config{
+		DB: db, Mails: mails, Secrets: config.Secrets, Networks: config.WebhookNetworks, Localhost: config.WebhookLocalhost, Logger: config.Logger,
+	})
 }
 
 // openDesk opens the keys, and returns the desk that admits with them. It has no log, mails

@@ -38,9 +38,23 @@ func publicError(ctx context.Context, err error) *connect.Error {
 		return fault.New(connect.CodeCanceled, fault.ReasonCanceled, "The caller cancelled this call.").WithCause(err)
 	case ctx.Err() == nil && CallFrom(ctx).isUnavailable(err):
 		return fault.Unavailable().WithCause(err)
+	case isUnstorable(err):
+		return errUnstorable.WithCause(err)
 	default:
 		return fault.ErrInternal.WithCause(err)
 	}
+}
+
+var errUnstorable = fault.New(connect.CodeInvalidArgument, fault.ReasonInvalid, "A text contains the character U+0000. Leave it out.")
+
+// isUnstorable reports whether Postgres refused U+0000 in a text
+// (character_not_in_repertoire) or in JSON (untranslatable_character).
+func isUnstorable(err error) bool {
+	refusal, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	return ok && (refusal.SQLState() == "22021" || refusal.SQLState() == "22P05")
 }
 
 // CodeOf returns the code that a caller of this server receives when a method returns

@@ -90,8 +90,8 @@ func TestAServerTellsWhatItServes(t *testing.T) {
 	for _, plan := range server.Methods() {
 		plans[plan.Procedure] = plan
 	}
-	if len(plans) != 5 {
-		t.Errorf("got %d plans, want 5: %v", len(plans), plans)
+	if len(plans) != 6 {
+		t.Errorf("got %d plans, want 6: %v", len(plans), plans)
 	}
 	if got := plans[usersv1.RelayServiceApplyAccountProcedure].Access.GetServices().GetAnyOf(); !slices.Equal(got, []string{"auth"}) {
 		t.Errorf("ApplyAccount: got a policy for %q, want auth", got)

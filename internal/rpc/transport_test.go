@@ -82,6 +82,8 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 		{"a store's plan that is stale", func() error { return stalePlan(secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
 		{"a store's lock that isn't free", func() error { return postgresError("55P03", secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
 		{"a store that can't do what was asked", func() error { return postgresError("0A000", secret) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a text that Postgres does not store", func() error { return postgresError("22021", secret) }, connect.CodeInvalidArgument, fault.ReasonInvalid, "", 0, ""},
+		{"JSON that Postgres does not store", func() error { return fmt.Errorf("save: %w", postgresError("22P05", secret)) }, connect.CodeInvalidArgument, fault.ReasonInvalid, "", 0, ""},
 		{"a violation that nobody handled", func() error { return postgresError("23505", secret) }, internal, fault.ReasonInternal, "", 0, ""},
 		{"a store's error without a code", func() error { return postgresError("", secret) }, internal, fault.ReasonInternal, "", 0, ""},
 		{"a deadline of the method's own", func() error { return fmt.Errorf("%s: %w", secret, context.DeadlineExceeded) }, connect.CodeDeadlineExceeded, fault.ReasonDeadline, "", 0, ""},
