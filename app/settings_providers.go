@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -70,13 +71,19 @@ func (f *providerFlags) check(c *checks) {
 		c.add(providersSetting, fmt.Sprintf("%s: %s", f.Providers, strings.ReplaceAll(err.Error(), "\n", " ")), "write a list of providers with the fields of the how-to")
 		return
 	}
-	seen := map[string]bool{}
+	seen, callbacks := map[string]bool{}, map[string]string{}
 	for i, entry := range entries {
 		check := entryCheck{checks: c, where: fmt.Sprintf("entry %d (%s)", i+1, entry.ID), folder: filepath.Dir(f.Providers)}
 		if seen[entry.ID] {
 			check.wrong("its id is another entry's", "give each entry an id of its own")
 		}
 		seen[entry.ID] = true
+		for _, uri := range entry.RedirectURIs {
+			if other, taken := callbacks[uri]; taken && other != entry.ID {
+				check.wrong(fmt.Sprintf("%q in redirect_uris is also %s's", uri, other), "give each provider a callback of its own, which tells their answers apart")
+			}
+			callbacks[uri] = entry.ID
+		}
 		f.providers = append(f.providers, check.config(entry))
 	}
 }
@@ -187,10 +194,15 @@ func (c entryCheck) checkLists(e providerEntry, kind provider.Kind) {
 	for _, uri := range e.RedirectURIs {
 		// An app's own scheme has no host; a page's callback is https, or on this machine.
 		parsed, err := url.Parse(uri)
-		if err != nil || parsed.Scheme == "" || parsed.Fragment != "" || slices.Contains([]string{"javascript", "data", "file"}, parsed.Scheme) {
-			c.wrong(fmt.Sprintf("%q in redirect_uris is not a callback", uri), "list URLs such as https://app.example.com/callback or com.example.app:/callback")
+		if err != nil || parsed.Scheme == "" || parsed.Fragment != "" || slices.Contains([]string{"javascript", "data", "file"}, parsed.Scheme) || parsed.Scheme == "http" && !isLoopback(parsed.Hostname()) {
+			c.wrong(fmt.Sprintf("%q in redirect_uris is not a callback", uri), "list URLs such as https://app.example.com/callback or com.example.app:/callback; http is for this machine only")
 		}
 	}
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // path returns the path of a file that the entry names, from the folder of the file.

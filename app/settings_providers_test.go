@@ -60,13 +60,14 @@ func TestAllMistakesOfProvidersAreReportedAtOnce(t *testing.T) {
 - {id: Google, kind: gogle}
 - {id: ms, kind: microsoft, client_id: x, client_secret_file: missing, tenant: example.com, issuer: "https://login.example.com"}
 - {id: ms, kind: apple, client_id: x, key_file: secret, client_secret_file: secret}
-- {id: work, kind: oidc, client_id: x, issuer: "http://login.example.com", email_domains: ["@example.com"], redirect_uris: ["javascript:alert(1)"], team_id: x}
+- {id: work, kind: oidc, client_id: x, issuer: "http://login.example.com", email_domains: ["@example.com"], redirect_uris: ["javascript:alert(1)", "http://app.example.com/cb", "https://app.example.com/cb"], team_id: x}
+- {id: other, kind: oidc, client_id: x, issuer: "https://login.example.com", redirect_uris: ["https://app.example.com/cb"]}
 - {id: gh, kind: github, client_id: x, client_secret_file: empty, email_domains: [example.com], tenant: common, client_ids: [x]}
 - {id: two, kind: oidc, client_id: x, issuer: "https://login.example.com", second_factor: always}
 `)
 	for _, want := range []string{
 		`id "Google"`, `kind "gogle"`, "client_id is missing", "client_secret_file missing can't be read", `tenant "example.com"`, "issuer is only for", "another entry's",
-		"team_id, key_id or key_file is missing", "not a P-256 key", "client_secret_file is not for", "it is not https", `"@example.com" in email_domains`, `"javascript:alert(1)" in redirect_uris`,
+		"team_id, key_id or key_file is missing", "not a P-256 key", "client_secret_file is not for", "it is not https", `"@example.com" in email_domains`, `"javascript:alert(1)" in redirect_uris`, `"http://app.example.com/cb" in redirect_uris`, `"https://app.example.com/cb" in redirect_uris is also work's`,
 		"are only for the kind apple", "client_secret_file empty", "email_domains is only for", "tenant is only for",
 		"not for the kind github", `second_factor "always"`,
 	} {

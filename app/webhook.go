@@ -42,10 +42,10 @@ func (c *webhookListenCommand) Run(p *program, app *kong.Application) error {
 	l := &listener{command: c, out: p.stdout, lines: bufio.NewReader(os.Stdin), secret: webhooks.NewSecret()}
 	client := connect.NewClient(connecthttp.NewTransport(http.DefaultClient, strings.TrimSuffix(c.URL, "/")), l.authorize)
 	l.auth, l.webhooks = bffv1.NewAuthServiceClient(client), bffv1.NewWebhookServiceClient(client)
+	defer l.signOut(p.ctx)
 	if err := l.signIn(p.ctx); err != nil {
 		return fmt.Errorf("sign in: %w", err)
 	}
-	defer l.signOut(p.ctx)
 	if c.Forward != "" {
 		fmt.Fprintf(p.stdout, "Events are sent to %s, signed with %s\n", c.Forward, l.secret.Text())
 	}
@@ -120,6 +120,9 @@ func (l *listener) ask(prompt string) (string, error) {
 
 // signOut ends the session of this command.
 func (l *listener) signOut(ctx context.Context) {
+	if l.tokens == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	_, _ = l.auth.Logout(ctx, &bffv1.LogoutRequest{RefreshToken: l.tokens.GetRefreshToken()}) // it expires by itself

@@ -420,7 +420,7 @@ func (h *harness) call(t *testing.T, method protoreflect.MethodDescriptor, accou
 	filled(request.ProtoReflect(), account, session)
 	for _, client := range []any{
 		h.accounts, h.sessions, h.revocations, h.audit, h.factors,
-		authv1.NewPasskeyServiceClient(h.client), authv1.NewEmailCodeServiceClient(h.client), h.apiKeys(), authv1.NewDeploymentServiceClient(h.client),
+		authv1.NewPasskeyServiceClient(h.client), authv1.NewEmailCodeServiceClient(h.client), h.apiKeys(), h.webhooks(), authv1.NewDeploymentServiceClient(h.client), authv1.NewFederationServiceClient(h.client),
 		authv1.NewLinkServiceClient(h.client), authv1.NewMailServiceClient(h.client), authv1.NewAccountFeedServiceClient(h.client), authv1.NewKeyServiceClient(h.client),
 	} {
 		of := reflect.ValueOf(client).MethodByName(string(method.Name()))

@@ -183,15 +183,30 @@ func TestAWebhookIsChangedAndDeleted(t *testing.T) {
 		_, err := h.webhooks().UpdateWebhook(t.Context(), request)
 		wantReason(t, err, connect.CodeInvalidArgument, name)
 	}
-	h.create(t, "ada@example.com", password)
+	if _, err := h.webhooks().SendTest(t.Context(), &authv1.SendTestRequest{WebhookId: id}); err != nil {
+		t.Fatal(err)
+	}
+	h.exec(t, "UPDATE auth.deliveries SET next_attempt_time = now() + interval '10 hours'")
+	if _, err := h.webhooks().UpdateWebhook(t.Context(), &authv1.UpdateWebhookRequest{WebhookId: id, Enabled: new(true), Types: []string{"user.created"}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.deliveries WHERE next_attempt_time <= now()"); n != 1 {
+		t.Errorf("%d deliveries are due after the endpoint was enabled again, want 1", n)
+	}
 	if _, err := h.webhooks().DeleteWebhook(t.Context(), &authv1.DeleteWebhookRequest{WebhookId: id}); err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range []string{"webhooks", "webhook_secrets", "deliveries"} {
-		if n := h.count(t, "SELECT count(*) FROM auth."+table); n != 0 {
-			t.Errorf("%s still has %d rows", table, n)
-		}
+	h.create(t, "ada@example.com", password)
+	if n := h.count(t, "SELECT count(*) FROM auth.deliveries"); n != 1 {
+		t.Errorf("there are %d deliveries after the deletion, want the one from before", n)
 	}
+	if n := h.count(t, "SELECT count(*) FROM auth.webhook_secrets"); n != 0 {
+		t.Errorf("%d secrets are left", n)
+	}
+	h.exec(t, "UPDATE auth.webhooks SET expire_time = now() - interval '1 second'")
+	h.run(t)
+	h.until(t, 0, "SELECT count(*) FROM auth.webhooks")
+	h.until(t, 0, "SELECT count(*) FROM auth.deliveries")
 	_, err = h.webhooks().DeleteWebhook(t.Context(), &authv1.DeleteWebhookRequest{WebhookId: id})
 	wantReason(t, err, connect.CodeNotFound, "WEBHOOK_NOT_FOUND")
 }

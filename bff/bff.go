@@ -39,6 +39,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/identitytoken"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rest"
@@ -229,7 +230,13 @@ func (s *Service) join(config Config) error {
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
 	s.account = &accountService{directory: people, live: s.live, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
-	s.traces.Known = func(who *access.Principal) error { _, err := s.revoked.Known(who); return err }
+	s.traces.Known = func(who *access.Principal) error {
+		fresh, err := s.revoked.Known(who)
+		if err == nil && !fresh {
+			return fault.UnavailableFor(time.Second)
+		}
+		return err
+	}
 	s.user = &userService{directory: people, Users: &watch.Users{Hub: s.live, Caller: caller}, traces: s.traces}
 	s.webhooks = s.newWebhooks(people)
 	return s.joinKeys(people)

@@ -318,7 +318,7 @@ func TestReflectionHidesWhatIsNotPublished(t *testing.T) {
 	h := newHarness(t, withShop(t, serveHTTP(t, upstreamtest.NewShop())))
 	data, err := upstream.Fetch(context.Background(), h.url, "2")
 	wantNoError(t, "fetch the descriptors", err)
-	for text, want := range map[string]bool{"GetThing": true, "What people call it": true, "Audit is not": false, "AdminService": false, "Secret": false, "Wipe": false, "Restock": false} {
+	for text, want := range map[string]bool{"GetThing": true, "What people call it": true, "Audit is not": false, "AdminService": false, "\n\x06Secret": false, "Wipe": false, "Restock": false} {
 		if got := bytes.Contains(data, []byte(text)); got != want {
 			t.Errorf("the descriptors hold %q: %v, want %v", text, got, want)
 		}

@@ -168,7 +168,7 @@ func (s *Service) read(ctx context.Context, a *authv1.FederatedAnswer, link bool
 		return visit{}, fmt.Errorf("decode the visit: %w", err)
 	}
 	// An app that has an ID token gets no state from the provider.
-	native := a.GetIdToken() != "" && a.GetState() == ""
+	native := a.GetIdToken() != "" && a.GetCode() == "" && a.GetState() == ""
 	switch {
 	case found.Provider != a.GetProvider(), found.Link != link:
 		return visit{}, challenge.ErrInvalid

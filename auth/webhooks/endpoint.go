@@ -22,7 +22,7 @@ const disabledBy = "administrator"
 const (
 	// The count and the insertion are serialised, so that the limit holds.
 	lockWebhooks  = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse webhooks', 0))"
-	countWebhooks = `SELECT count(*) FROM auth.webhooks`
+	countWebhooks = `SELECT count(*) FROM auth.webhooks WHERE expire_time IS NULL OR expire_time > now()`
 	insertWebhook = `
 		INSERT INTO auth.webhooks (id, url, description, types, signature_versions, enabled, disable_reason)
 		VALUES (@id, @url, @description, @types, @signature_versions, @enabled::boolean, CASE WHEN @enabled::boolean THEN '' ELSE @disable_reason::text END)`
@@ -230,6 +230,11 @@ func (s *Service) UpdateWebhook(ctx context.Context, req *authv1.UpdateWebhookRe
 		if tag.RowsAffected() == 0 {
 			return errNotFound
 		}
+		if req.GetEnabled() || req.Url != nil {
+			if _, err := tx.Exec(ctx, releaseAll, pgx.NamedArgs{"webhook_id": req.GetWebhookId()}); err != nil {
+				return fmt.Errorf("release what waits: %w", err)
+			}
+		}
 		response.Webhook, err = byID(ctx, tx, req.GetWebhookId())
 		return err
 	})
@@ -250,15 +255,27 @@ func (s *Service) change(ctx context.Context, event audit.Event, origin *authv1.
 	})
 }
 
-const deleteWebhook = `DELETE FROM auth.webhooks WHERE id = @id AND url <> ''`
+const (
+	// The row is deleted later, with its deliveries. Its deletion would take long enough to
+	// hold up every fact that writes a delivery for it meanwhile, and then make it fail.
+	deleteWebhook = `
+		UPDATE auth.webhooks SET url = '', enabled = false, disable_reason = 'deleted', resume_time = NULL, expire_time = now() + interval '1 minute'
+		WHERE id = @id AND url <> ''`
+	deleteSecrets = `DELETE FROM auth.webhook_secrets WHERE webhook_id = @id`
+)
 
 // DeleteWebhook implements authv1.WebhookServiceHandler.
 func (s *Service) DeleteWebhook(ctx context.Context, req *authv1.DeleteWebhookRequest) (*authv1.DeleteWebhookResponse, error) {
 	err := s.change(ctx, audit.WebhookDelete, req.GetOrigin(), func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, deleteWebhook, pgx.NamedArgs{"id": req.GetWebhookId()})
-		if err == nil && tag.RowsAffected() == 0 {
+		id := pgx.NamedArgs{"id": req.GetWebhookId()}
+		tag, err := tx.Exec(ctx, deleteWebhook, id)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
 			return errNotFound
 		}
+		_, err = tx.Exec(ctx, deleteSecrets, id)
 		return err
 	})
 	if err != nil {

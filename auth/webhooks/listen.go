@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/auth/audit"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 
 const (
 	insertListener = `INSERT INTO auth.webhooks (id, types, expire_time) VALUES (@id, @types, now() + @life::interval)`
-	renewListener  = `UPDATE auth.webhooks SET expire_time = now() + @life::interval WHERE id = @id AND expire_time > now()`
+	renewListener  = `UPDATE auth.webhooks SET expire_time = now() + @life::interval WHERE id = @id AND enabled AND expire_time > now()`
 	selectWaiting  = `
 		SELECT d.id::text, d.event_id::text, e.type, e.data, e.create_time
 		FROM auth.deliveries d JOIN auth.events e ON e.id = d.event_id
@@ -61,8 +62,12 @@ func (s *Service) ListenEvents(ctx context.Context, req *authv1.ListenEventsRequ
 		}
 		if time.Since(renewed) > listenRenew {
 			renewed = time.Now()
-			if _, err := s.db.Exec(ctx, renewListener, pgx.NamedArgs{"id": id, "life": listenerLife}); err != nil {
+			tag, err := s.db.Exec(ctx, renewListener, pgx.NamedArgs{"id": id, "life": listenerLife})
+			if err != nil {
 				return fmt.Errorf("renew the listener: %w", err)
+			}
+			if tag.RowsAffected() == 0 { // its reader was too slow, so that it has expired
+				return fault.UnavailableFor(time.Second)
 			}
 		}
 		select {

@@ -38,7 +38,10 @@ func (s *Service) Run(ctx context.Context) {
 	for {
 		if time.Since(cleaned) > pruneInterval {
 			cleaned = time.Now()
-			s.clean(ctx)
+			group.Go(func() error { // it may take long
+				s.clean(ctx)
+				return nil
+			})
 		}
 		rows, to, err := s.leaseDue(ctx)
 		if ctx.Err() != nil {
@@ -275,24 +278,36 @@ const (
 	pruneEvents = `
 		DELETE FROM auth.events WHERE id = ANY (ARRAY(
 			SELECT id FROM auth.events WHERE create_time < now() - @kept::interval ORDER BY create_time, id LIMIT @most))`
-	pruneSecrets   = `DELETE FROM auth.webhook_secrets WHERE expire_time < now()`
+	pruneSecrets = `DELETE FROM auth.webhook_secrets WHERE expire_time < now()`
+	// Webhooks expire when they are deleted, and listeners when their stream has ended.
+	pruneDeliveries = `
+		DELETE FROM auth.deliveries WHERE id = ANY (ARRAY(
+			SELECT d.id FROM auth.webhooks w JOIN auth.deliveries d ON d.webhook_id = w.id WHERE w.expire_time < now() LIMIT @most))`
 	pruneListeners = `DELETE FROM auth.webhooks WHERE expire_time < now()`
 )
 
 // clean deletes what has expired, and reseals secrets.
 func (s *Service) clean(ctx context.Context) {
-	err := s.Reseal(ctx)
-	for _, statement := range []string{pruneSecrets, pruneListeners} {
-		if err == nil {
-			_, err = s.db.Exec(ctx, statement)
-		}
+	// A secret whose key is missing must not keep what has expired.
+	if err := s.Reseal(ctx); err != nil && ctx.Err() == nil {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "webhooks: resealing failed", slog.String("cause", err.Error()))
 	}
-	const most = 10_000
-	for deleted := int64(most); err == nil && deleted == most; {
-		tag, failed := s.db.Exec(ctx, pruneEvents, pgx.NamedArgs{"kept": Retention, "most": most})
-		deleted, err = tag.RowsAffected(), failed
-	}
-	if err != nil && ctx.Err() == nil {
+	if err := s.prune(ctx); err != nil && ctx.Err() == nil {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "webhooks: pruning failed", slog.String("cause", err.Error()))
 	}
+}
+
+func (s *Service) prune(ctx context.Context) error {
+	const most = 10_000
+	for _, statement := range []string{pruneSecrets, pruneDeliveries, pruneListeners, pruneEvents} {
+		args := pgx.NamedArgs{"kept": Retention, "most": most}
+		for deleted := int64(most); deleted == most; {
+			tag, err := s.db.Exec(ctx, statement, args)
+			if err != nil {
+				return err
+			}
+			deleted = tag.RowsAffected()
+		}
+	}
+	return nil
 }

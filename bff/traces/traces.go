@@ -8,6 +8,7 @@
 package traces
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -153,6 +154,9 @@ func (r *Recorder) Watch(ctx context.Context, who *access.Principal, stream bffv
 			}
 		}
 		for more := true; more; {
+			if err := cmp.Or(ctx.Err(), r.ended(who)); err != nil { // a slow reader keeps this loop busy
+				return err
+			}
 			var message *bffv1.WatchTracesResponse
 			message, more = r.take(w)
 			if err := send(message); err != nil {

@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	randomRequests = 5500
+	randomRequests = 6500
 	// dearRequests are at most as many to each operation that takes a password,
 	// which may have to be hashed, or after which the caller has to sign in again.
 	dearRequests = 30
@@ -542,9 +542,9 @@ func (f *fuzzed) readMails() {
 
 // report wants most operations to have been met with success, and many with
 // refusals: requests that never get anywhere would show nothing.
-// needsAuthenticator matches operations whose success takes a second factor of the
+// needsAuthenticator matches operations whose success takes another provider, or a second factor of the
 // caller's, which no document describes. TestParity has their answers.
-var needsAuthenticator = regexp.MustCompile(`(?i)(CompleteLogin|CompleteReauthentication|Passkey\w*|FinishTOTPEnrolment|RegenerateRecoveryCodes|RemovePassword|ForgetDevice|ListUserFactors)$`)
+var needsAuthenticator = regexp.MustCompile(`(?i)(CompleteLogin|CompleteReauthentication|Passkey\w*|FinishTOTPEnrolment|RegenerateRecoveryCodes|RemovePassword|ForgetDevice|ListUserFactors|FederatedLogin|LinkIdentity|UnlinkIdentity)$`)
 
 func (f *fuzzed) report(t *testing.T, took time.Duration) {
 	t.Helper()

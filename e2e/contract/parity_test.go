@@ -505,6 +505,12 @@ func differ(at string, got, want any) (faults []string) {
 			}
 			return faults
 		}
+		if want == "<number>" {
+			if n, ok := got.(float64); !ok || n < 1 {
+				faults = append(faults, fmt.Sprintf("%s: got %v, want %s", at, got, want))
+			}
+			return faults
+		}
 		if shape := answerShapes[want]; shape != nil {
 			if text, ok := got.(string); !ok || !shape.MatchString(text) {
 				faults = append(faults, fmt.Sprintf("%s: got %v, want %s", at, got, want))

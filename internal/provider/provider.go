@@ -129,7 +129,9 @@ func New(config Config) *Provider {
 }
 
 // guarded calls the provider unless it failed repeatedly. Only a fault of the provider
-// counts: otherwise anybody could open the circuit by answers that are refused.
+// counts: otherwise anybody could open the circuit by answers that are refused, or by
+// calls that they cancel, so call has a context without the caller's deadline. callLimit
+// bounds each request.
 func (p *Provider) guarded(call func() error) error {
 	if !p.circuit.TryAcquirePermit() {
 		return fmt.Errorf("%w: circuit breaker open", ErrUnavailable)
@@ -143,6 +145,9 @@ func (p *Provider) guarded(call func() error) error {
 	return err
 }
 
+// consumersTenant is the tenant of personal accounts, which the metadata of "consumers" name.
+const consumersTenant = "9188040d-6c67-4c5b-b112-36a304b66dad"
+
 // issuer is the configured issuer; for Microsoft, with "{tenantid}" where several tenants
 // sign in.
 func (p *Provider) issuer() string {
@@ -155,6 +160,9 @@ func (p *Provider) issuer() string {
 		return cmp.Or(p.Issuer, "https://github.com")
 	case Microsoft:
 		tenant := p.Tenant
+		if tenant == "consumers" {
+			tenant = consumersTenant
+		}
 		if !isUUID(tenant) {
 			tenant = "{tenantid}"
 		}

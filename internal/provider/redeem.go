@@ -40,6 +40,7 @@ type Answer struct {
 
 // Authorize returns the address to send a browser to. Errors: ErrUnavailable.
 func (p *Provider) Authorize(ctx context.Context, r Request) (address string, err error) {
+	ctx = context.WithoutCancel(ctx) // see guarded
 	err = p.guarded(func() error {
 		found, err := p.discover(ctx)
 		if err != nil {
@@ -91,6 +92,7 @@ func (p *Provider) scopes() []string {
 // Redeem exchanges an answer to the request for an identity. Errors: ErrUnavailable,
 // ErrRefused.
 func (p *Provider) Redeem(ctx context.Context, r Request, a Answer) (found Identity, err error) {
+	ctx = context.WithoutCancel(ctx) // see guarded
 	err = p.guarded(func() error {
 		found, err = p.redeem(ctx, r, a)
 		return err
@@ -106,15 +108,15 @@ func (p *Provider) redeem(ctx context.Context, r Request, a Answer) (Identity, e
 	if err != nil {
 		return Identity{}, err
 	}
-	if err := p.checkResponseIssuer(described, a.Issuer); err != nil {
-		return Identity{}, err
-	}
-	if a.IDToken != "" && p.Kind != GitHub {
+	if a.IDToken != "" && p.Kind != GitHub { // it names its issuer itself
 		verified, err := p.verify(ctx, described, a.IDToken, r.Nonce, p.ClientIDs...)
 		if err != nil {
 			return Identity{}, err
 		}
 		return p.identity(verified, a.User)
+	}
+	if err := p.checkResponseIssuer(described, a.Issuer); err != nil {
+		return Identity{}, err
 	}
 	token, err := p.exchange(ctx, described, r, a.Code)
 	if err != nil {

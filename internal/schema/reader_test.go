@@ -78,9 +78,9 @@ func TestColumnsWithSecretNamesAreHiddenFromTheReader(t *testing.T) {
 	t.Parallel()
 	_, url := readerConfig(t)
 	harmless := []string{
-		"auth.accounts.password_change_time",                  // a time
-		"auth.signing_keys.public_key",                        // public
-		"auth.sessions.token_key", "auth.totp_factors.key_id", // the ID of a key
+		"auth.accounts.password_change_time",                                                 // a time
+		"auth.signing_keys.public_key",                                                       // public
+		"auth.sessions.token_key", "auth.totp_factors.key_id", "auth.webhook_secrets.key_id", // the ID of a key
 		"auth.audit_events.refusal_key",                                       // a MAC that counts refusals
 		"auth.applied_schema.source_hash", "auth.applied_schema.catalog_hash", // of schema.sql
 		"users.applied_schema.source_hash", "users.applied_schema.catalog_hash",

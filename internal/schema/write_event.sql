@@ -69,6 +69,7 @@ BEGIN
 		WITH wanted AS MATERIALIZED (
 			SELECT w.id FROM auth.webhooks w
 			WHERE w.enabled AND kind = ANY (w.types) AND (w.expire_time IS NULL OR w.expire_time > clock_timestamp())
+			FOR KEY SHARE OF w
 		), written AS (
 			INSERT INTO auth.events (type, account_id, version, data)
 			SELECT kind, account, latest, jsonb_build_object('userId', account, 'version', latest) || ids

@@ -39,6 +39,8 @@ interface Waiting {
   readonly provider: string;
   readonly flowToken: string;
   readonly isLink: boolean;
+  /** The page of the app that the provider leads back to; empty for the gateway's own. */
+  readonly redirectUri: string;
   /** A repeated answer, such as after a reload of the page, has the same key. */
   readonly key: string;
 }
@@ -58,17 +60,20 @@ export function providersOf(key: string, baseUrl: string, mode: "bearer" | "cook
         return location.assign(`${baseUrl}/auth/${encodeURIComponent(provider)}/start?${query}`);
       }
       const { authorizationUrl, flowToken } = await auth.beginFederatedLogin({ provider, returnTo, redirectUri, fresh });
-      leave({ provider, flowToken, isLink: false }, authorizationUrl);
+      leave({ provider, flowToken, isLink: false, redirectUri }, authorizationUrl);
     },
     link: async (provider, { returnTo = "", redirectUri = "" } = {}) => {
       if (redirectUri === "") requireCookies(mode);
       const { authorizationUrl, flowToken } = await account.beginLinkIdentity({ provider, returnTo, redirectUri });
-      leave({ provider, flowToken, isLink: true }, authorizationUrl);
+      leave({ provider, flowToken, isLink: true, redirectUri }, authorizationUrl);
     },
     complete: async (url = location.href) => {
       const waiting = JSON.parse(sessionStorage.getItem(storageKey) ?? "null") as Waiting | null;
       if (!waiting) throw new Error("no visit to a provider was begun in this tab");
-      const { searchParams } = new URL(url);
+      const { searchParams, origin, pathname } = new URL(url);
+      // Another provider may lead a visit of its own to its callback with the state of this one (RFC 9700, section 4.4).
+      const own = waiting.redirectUri && new URL(waiting.redirectUri);
+      if (own && (own.origin !== origin || own.pathname !== pathname)) throw new Error("this is the answer to another visit");
       const [code = "", state = "", iss = ""] = ["code", "state", "iss"].map((name) => searchParams.get(name) ?? "");
       const { provider, flowToken } = waiting;
       const answer = { provider, flowToken, code, state, iss };

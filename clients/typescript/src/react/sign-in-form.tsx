@@ -112,7 +112,7 @@ function FirstStep({ texts, busy, className, problem, run, passkeys, take }: Ste
     });
   };
   return (
-    <form className={className} onSubmit={submit} aria-busy={busy}>
+    <form method="post" className={className} onSubmit={submit} aria-busy={busy}>
       {problem}
       <label>
         {texts.email} <input name="email" type="email" autoComplete="username webauthn" required />
@@ -149,7 +149,7 @@ function SecondStep({ texts, busy, className, problem, run, challenge, take, res
   };
   const others = { totp: texts.useTotp, passkey: texts.usePasskey, recovery_code: texts.useRecoveryCode };
   return (
-    <form className={className} onSubmit={submit} aria-busy={busy}>
+    <form method="post" className={className} onSubmit={submit} aria-busy={busy}>
       {problem}
       {!method && <p role="alert">{texts.noMethod}</p>}
       {method === "passkey" && <p>{texts.passkey}</p>}
