@@ -1678,7 +1678,7 @@ var File_auth_v1_webhook_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_webhook_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dauth/v1/webhook_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xf3\x03\n" +
+	"\x1dauth/v1/webhook_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xfb\x03\n" +
 	"\aWebhook\x12\x1d\n" +
 	"\n" +
 	"webhook_id\x18\x01 \x01(\tR\twebhookId\x12\x10\n" +
@@ -1687,8 +1687,8 @@ const file_auth_v1_webhook_service_proto_rawDesc = "" +
 	"\x05types\x18\x04 \x03(\tR\x05types\x12-\n" +
 	"\x12signature_versions\x18\x05 \x03(\tR\x11signatureVersions\x12\x18\n" +
 	"\aenabled\x18\x06 \x01(\bR\aenabled\x12%\n" +
-	"\x0edisable_reason\x18\a \x01(\tR\rdisableReason\x12\x1f\n" +
-	"\vpublic_keys\x18\b \x03(\tR\n" +
+	"\x0edisable_reason\x18\a \x01(\tR\rdisableReason\x12'\n" +
+	"\vpublic_keys\x18\b \x03(\tB\x06\x92\xe7\x18\x02\x10\x00R\n" +
 	"publicKeys\x12B\n" +
 	"\x0ffail_since_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\rfailSinceTime\x12;\n" +
 	"\vcreate_time\x18\n" +

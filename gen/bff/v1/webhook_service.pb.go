@@ -1729,7 +1729,7 @@ var File_bff_v1_webhook_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_webhook_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/webhook_service.proto\x12\x06bff.v1\x1a\x12bff/v1/watch.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xde\x04\n" +
+	"\x1cbff/v1/webhook_service.proto\x12\x06bff.v1\x1a\x12bff/v1/watch.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xe6\x04\n" +
 	"\aWebhook\x12I\n" +
 	"\n" +
 	"webhook_id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-2f40-7cc3-98c4-dc0c0c07398fR\twebhookId\x121\n" +
@@ -1738,8 +1738,8 @@ const file_bff_v1_webhook_service_proto_rawDesc = "" +
 	"\x05types\x18\x04 \x03(\tB\x12\x92\xe7\x18\x0e\x1a\fuser.createdR\x05types\x127\n" +
 	"\x12signature_versions\x18\x05 \x03(\tB\b\x92\xe7\x18\x04\x1a\x02v1R\x11signatureVersions\x12\x18\n" +
 	"\aenabled\x18\x06 \x01(\bR\aenabled\x12%\n" +
-	"\x0edisable_reason\x18\a \x01(\tR\rdisableReason\x12\x1f\n" +
-	"\vpublic_keys\x18\b \x03(\tR\n" +
+	"\x0edisable_reason\x18\a \x01(\tR\rdisableReason\x12'\n" +
+	"\vpublic_keys\x18\b \x03(\tB\x06\x92\xe7\x18\x02\x10\x00R\n" +
 	"publicKeys\x12B\n" +
 	"\x0ffail_since_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\rfailSinceTime\x12;\n" +
 	"\vcreate_time\x18\n" +
