@@ -31,7 +31,7 @@ const withoutUnused = {
   setup(build) {
     const absent = { path: join(here, "src/app/absent.ts") };
     const ofClient = /clients\/typescript\/src\/\w+\.ts$/;
-    build.onResolve({ filter: /\/(apikey|bearer|live|providers|reauthenticate|signing_keys_pb|user_service_pb)\.js$/ }, ({ importer, kind }) =>
+    build.onResolve({ filter: /\/(apikey|bearer|live|providers|reauthenticate|signing_keys_pb|user_service_pb|webhook_service_pb)\.js$/ }, ({ importer, kind }) =>
       kind === "import-statement" && ofClient.test(importer) ? absent : undefined);
   },
 };

@@ -10,6 +10,7 @@ import { factorsOf, type Factors } from "./factors.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
+import { WebhookService } from "./gen/bff/v1/webhook_service_pb.js";
 import { watchMeOf, watchUsersOf, type WatchMe, type WatchUsers } from "./live.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
 import { providersOf, type Providers } from "./providers.js";
@@ -79,6 +80,8 @@ export interface Gatehouse extends ServiceClients {
    * stops it. All tabs share one stream.
    */
   readonly watchUsers: WatchUsers;
+  /** The webhooks of your systems, for administrators whose session is of level 2. */
+  readonly webhooks: Client<typeof WebhookService>;
   /** The transport with this session, for other Connect clients, such as connect-query. */
   readonly transport: Transport;
   /** Reports whether somebody is signed in; in cookie mode this calls the gateway. */
@@ -129,6 +132,7 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     watchMe: watchMeOf(live),
     users,
     watchUsers: watchUsersOf(live, users),
+    webhooks: createClient(WebhookService, transport),
     transport,
     isSignedIn: () => session.isSignedIn(),
     refresh: () => session.refresh(),

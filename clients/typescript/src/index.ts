@@ -25,3 +25,4 @@ export * from "./gen/bff/v1/types_pb.js";
 export * from "./gen/bff/v1/user_service_pb.js";
 export * from "./gen/bff/v1/watch_pb.js";
 export * from "./gen/bff/v1/watch_users_pb.js";
+export * from "./gen/bff/v1/webhook_service_pb.js";

@@ -4,7 +4,7 @@
 // line of JSON. Usage: node parity.js BASE_URL
 import { createInterface } from "node:readline";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { AccountService, AuthService, UserService, createGatehouse, services } from "../dist/index.js";
+import { AccountService, AuthService, UserService, WebhookService, createGatehouse, services } from "../dist/index.js";
 
 const baseUrl = process.argv[2];
 const base64 = (bytes) => Buffer.from(bytes).toString("base64");
@@ -21,7 +21,7 @@ async function call({ service, method: name, request, headers }) {
       return response;
     },
   });
-  const all = { auth: AuthService, account: AccountService, users: UserService, ...services };
+  const all = { auth: AuthService, account: AccountService, users: UserService, webhooks: WebhookService, ...services };
   const [property, schema] = Object.entries(all).find(([, { name }]) => name === service);
   const client = gatehouse[property];
   const method = schema.method[name[0].toLowerCase() + name.slice(1)];

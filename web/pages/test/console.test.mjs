@@ -73,7 +73,7 @@ describe("the console", () => {
   it("tells somebody without the role that it is for administrators", async () => {
     const { context, page, leave } = await open();
     await signIn(context, url, await register(url));
-    for (const path of ["/console", "/console/users", "/console/audit", "/console/mails", "/console/keys", "/console/policy", "/console/traces"]) {
+    for (const path of ["/console", "/console/users", "/console/audit", "/console/mails", "/console/webhooks", "/console/keys", "/console/policy", "/console/traces"]) {
       await page.goto(url + path);
       await page.getByText("The console is for administrators").waitFor();
       assert.equal(await page.getByRole("table").count(), 0, path);
@@ -469,7 +469,7 @@ describe("every page of the console", () => {
         const { page, leave } = await openAsAdministrator({ colorScheme, locale });
         await page.goto(`${url}/console/users`);
         const person = await page.getByRole("rowheader").getByRole("link").first().getAttribute("href");
-        for (const path of ["/console", "/console/users", person, "/console/audit", "/console/mails", "/console/keys", "/console/policy", "/console/traces"]) {
+        for (const path of ["/console", "/console/users", person, "/console/audit", "/console/mails", "/console/webhooks", "/console/keys", "/console/policy", "/console/traces"]) {
           await page.goto("about:blank");
           await page.goto(url + path);
           await page.getByRole("heading", { level: 1 }).waitFor();

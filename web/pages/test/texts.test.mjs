@@ -79,6 +79,20 @@ describe("the names of events", () => {
   });
 });
 
+describe("the names of the events of webhooks", () => {
+  const documented = readFileSync(join(source, "../../../docs/how-to/webhooks.md"), "utf8").match(/^\| `[a-z_.]+`[^|]*/gm).flatMap(cell => cell.match(/`[a-z]+\.[a-z_]+`/g) ?? []).map(quoted => quoted.slice(1, -1));
+
+  it("are those of the documentation", () => {
+    assert.ok(documented.length > 10);
+    assert.deepEqual(Object.keys(texts.en).filter(key => key.startsWith("webhook_event.")).map(key => key.slice(14)).sort(), documented.toSorted());
+  });
+
+  it("can all be chosen", () => {
+    const offered = /eventTypes: readonly string\[\] = \[([^\]]*)\]/.exec(files.find(file => file.name.endsWith("webhook-forms.tsx")).text)[1].match(/[a-z_]+\.[a-z_]+/g);
+    assert.deepEqual(offered.toSorted(), documented.toSorted());
+  });
+});
+
 describe("the source", () => {
   it("has no words of its own in its elements", () => {
     const spoken = new Set(["label", "title", "placeholder", "aria-label", "help", "lead", "alt", "caption", "verb", "effect", "text"]);

@@ -20,6 +20,8 @@ export const methodsOf = (): readonly string[] => [];
 /** A service without methods. */
 export const UserService = { typeName: "bff.v1.UserService", methods: [], method: {} };
 
+export { UserService as WebhookService };
+
 /** The pages have their own: see providers.ts. */
 export const providersOf = (): undefined => undefined;
 

@@ -2,15 +2,16 @@ import type { ComponentChildren, ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ErrorState, Skeleton } from "../ui/feedback.js";
 import { problemOf, type Problem } from "./problem.js";
+import type { Params } from "./router.js";
 
 /**
  * Returns a page whose script is loaded when it first opens, so that the other pages open sooner.
  * `frame` is drawn around what stands for the page until then.
  */
-export function lazy(load: () => Promise<ComponentType>, frame = (content: ComponentChildren) => content): ComponentType {
-  let loaded: ComponentType | undefined;
-  return function Lazy() {
-    const [Page, setPage] = useState<ComponentType | undefined>(() => loaded);
+export function lazy(load: () => Promise<ComponentType<Params>>, frame = (content: ComponentChildren) => content): ComponentType<Params> {
+  let loaded: ComponentType<Params> | undefined;
+  return function Lazy(params: Params) {
+    const [Page, setPage] = useState<ComponentType<Params> | undefined>(() => loaded);
     const [problem, setProblem] = useState<Problem>();
     useEffect(() => {
       if (loaded) return;
@@ -22,7 +23,7 @@ export function lazy(load: () => Promise<ComponentType>, frame = (content: Compo
         (thrown: unknown) => setProblem(problemOf(thrown)),
       );
     }, []);
-    if (Page) return <Page />;
+    if (Page) return <Page {...params} />;
     // The gateway may have been replaced: the page as a whole is loaded again.
     return <>{frame(problem ? <ErrorState problem={problem} retry={() => location.reload()} /> : <Skeleton lines={6} />)}</>;
   };

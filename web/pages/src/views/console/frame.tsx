@@ -19,6 +19,7 @@ export function ConsolePage({ title, lead, actions, children }: { title: string;
     { href: "/console/users", label: t("console.users"), icon: "users" },
     { href: "/console/audit", label: t("audit.title"), icon: "activity" },
     { href: "/console/mails", label: t("mails.title"), icon: "mail" },
+    { href: "/console/webhooks", label: t("webhooks.title"), icon: "send" },
     { href: "/console/providers", label: t("providers.title"), icon: "link" },
     { href: "/console/keys", label: t("signing_keys.title"), icon: "key" },
     { href: "/console/policy", label: t("policy.title"), icon: "lock" },

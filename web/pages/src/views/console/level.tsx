@@ -11,7 +11,7 @@ import { EnrolTotp, RecoveryCodes } from "../account/enrol.js";
  * What a page shows in the place of something that needs the second factor: the step-up, or
  * setting up a second factor without leaving the page. `call` is what needs it; `done` shows it.
  */
-export function LevelAlert({ texts, call, done }: { texts: "console.needs" | "user.factors_need" | "traces.need"; call: () => Promise<unknown>; done: () => void }) {
+export function LevelAlert({ texts, call, done }: { texts: "console.needs" | "user.factors_need" | "traces.need" | "webhooks.need"; call: () => Promise<unknown>; done: () => void }) {
   const lacksFactor = !security.value?.secondFactor;
   const raise = async () => {
     try {
@@ -26,6 +26,7 @@ export function LevelAlert({ texts, call, done }: { texts: "console.needs" | "us
     "console.needs": kind === "factor" ? [t("console.needs_factor_title"), t("console.needs_factor")] : [t("console.needs_level_title"), t("console.needs_level")],
     "user.factors_need": kind === "factor" ? [t("user.factors_need_factor_title"), t("user.factors_need_factor")] : [t("user.factors_need_level_title"), t("user.factors_need_level")],
     "traces.need": kind === "factor" ? [t("traces.need_factor_title"), t("traces.need_factor")] : [t("traces.need_level_title"), t("traces.need_level")],
+    "webhooks.need": kind === "factor" ? [t("webhooks.need_factor_title"), t("webhooks.need_factor")] : [t("webhooks.need_level_title"), t("webhooks.need_level")],
   }[texts];
   return (
     <Alert kind="warning" title={words[0]!} action={action}>

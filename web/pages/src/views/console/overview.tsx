@@ -46,15 +46,23 @@ async function countMails(status: MailStatus, signal: AbortSignal): Promise<Coun
   return { count: mails.length, precision: nextPageToken === "" ? "exact" : "more" };
 }
 
+/** Counts the webhooks that fail; none for an administrator whose session may not see them. */
+async function countFailingWebhooks(signal: AbortSignal): Promise<number> {
+  if (security.value?.level !== 2) return 0;
+  const { countFailing } = await import("./webhook-pages.js");
+  return countFailing(signal);
+}
+
 function Overviewed() {
   const health = useResource(loadHealth);
   const failed = useResource((signal) => countMails(MailStatus.FAILED, signal));
   const pending = useResource((signal) => countMails(MailStatus.PENDING, signal));
   const keys = useResource((signal) => confirmed(() => users.listSigningKeys({}, { signal })));
+  const webhooks = useResource(countFailingWebhooks, [security.value?.level]);
   const people = useResource((signal) => confirmed(() => users.countUsers({}, { signal })));
   return (
     <>
-      <Attention health={health} failed={failed} keys={keys} />
+      <Attention health={health} failed={failed} keys={keys} webhooks={webhooks} />
       <div class="halves">
         <HealthCard from={health} />
         <Card title={t("console.counts")}>
@@ -100,7 +108,14 @@ function isOverdue({ keys }: ListSigningKeysResponse): boolean {
   return signing?.replaceTime !== undefined && Number(signing.replaceTime.seconds) * 1000 < Date.now();
 }
 
-function Attention({ health, failed, keys }: { health: Resource<Health>; failed: Resource<Count>; keys: Resource<ListSigningKeysResponse> }) {
+interface Checked {
+  health: Resource<Health>;
+  failed: Resource<Count>;
+  keys: Resource<ListSigningKeysResponse>;
+  webhooks: Resource<number>;
+}
+
+function Attention({ health, failed, keys, webhooks }: Checked) {
   const findings: Finding[] = [];
   if (health.kind === "ready") {
     for (const { name, well } of health.value.parts) {
@@ -110,19 +125,22 @@ function Attention({ health, failed, keys }: { health: Resource<Health>; failed:
   if (failed.kind === "ready" && failed.value.count > 0) {
     findings.push({ icon: "mail", title: t("attention.mails", { count: failed.value.count }), text: t("attention.mails_help"), href: "/console/mails?status=failed", verb: t("overview.see") });
   }
+  if (webhooks.kind === "ready" && webhooks.value > 0) {
+    findings.push({ icon: "send", title: t("attention.webhooks", { count: webhooks.value }), text: t("attention.webhooks_help"), href: "/console/webhooks", verb: t("overview.see") });
+  }
   if (keys.kind === "ready" && isOverdue(keys.value)) {
     findings.push({ icon: "key", title: t("attention.key"), text: t("attention.key_help"), href: "/console/keys", verb: t("overview.see") });
   }
   if (security.value && !security.value.secondFactor) {
     findings.push({ icon: "shield", title: t("attention.factor"), text: t("attention.factor_help"), href: "/account/factors", verb: t("overview.set_up") });
   }
-  const isLoading = [health, failed, keys].some(({ kind }) => kind === "loading");
+  const isLoading = [health, failed, keys, webhooks].some(({ kind }) => kind === "loading");
   return (
     <Card title={t("attention.title")} badge={findings.length > 0 && <Badge kind="warning">{findings.length}</Badge>}>
       <Loaded from={isLoading ? { kind: "loading", reload: () => undefined } : { kind: "ready", value: findings, reload: () => undefined }} lines={2}>
         {(all) =>
           all.length === 0 ? (
-            <p class="muted">{t(health.kind === "ready" && failed.kind === "ready" && keys.kind === "ready" ? "attention.none" : "attention.partial")}</p>
+            <p class="muted">{t([health, failed, keys, webhooks].every(({ kind }) => kind === "ready") ? "attention.none" : "attention.partial")}</p>
           ) : (
             <ul class="rows">
               {all.map(({ icon, title, text, href, verb }) => (

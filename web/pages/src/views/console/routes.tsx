@@ -16,6 +16,8 @@ export const consoleRoutes: readonly Route[] = [
   { path: "/console/users/:id", page: UserDetail },
   { path: "/console/audit", page: Audit },
   { path: "/console/mails", page: Mails },
+  { path: "/console/webhooks", page: lazy(() => import("./webhook-pages.js").then((part) => part.Webhooks)) },
+  { path: "/console/webhooks/:id", page: lazy(() => import("./webhook-pages.js").then((part) => part.WebhookDetail)) },
   { path: "/console/providers", page: Providers },
   { path: "/console/keys", page: Keys },
   { path: "/console/policy", page: Policy },
