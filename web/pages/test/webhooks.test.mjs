@@ -174,7 +174,7 @@ describe("webhooks in the console", () => {
     assert.deepEqual(await accessibilityFaults(page), []);
     await picture(page, "webhooks-replay");
     await dialog.getByRole("button", { name: "Replay" }).click();
-    await toast("on their way again");
+    await toast("way again");
     const again = await receiver.got("user.created", 2);
     assert.equal(again.headers["webhook-id"], first.headers["webhook-id"]);
     await delivery("User created").first().getByText("Delivered").waitFor();

@@ -53,7 +53,7 @@ export function Deliveries({ webhookId, seen, changed }: { webhookId: string; se
   });
   const filtered = status !== "0";
   return (
-    <section class="card flush">
+    <section class="card flush deliveries">
       <div class="card-head inset">
         <div>
           <h2>{t("webhooks.deliveries")}</h2>

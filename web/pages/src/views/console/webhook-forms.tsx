@@ -134,7 +134,7 @@ export function Replay({ webhook, onClose, changed }: { webhook: Webhook; onClos
     ...hours.map((count) => ({ value: String(count), label: count < 48 ? t("webhooks.last_hours", { count }) : t("webhooks.last_days", { count: count / 24 }) })),
   ];
   return (
-    <Dialog title={t("webhooks.replay")} onClose={onClose}>
+    <Dialog title={t("webhook.replay")} onClose={onClose}>
       <p class="muted">{t("webhooks.replay_effect")}</p>
       <Form action={action} onSubmit={() => void action.run()}>
         {next ? (

@@ -53,15 +53,13 @@ function Detail({ id }: { id: string }) {
     <>
       {found.kind === "failed" && <Failure problem={found.problem} reload={found.reload} />}
       {webhook && (
-        <div class="split">
-          <div class="split-main">
+        <>
+          <div class="split">
             <Facts webhook={webhook} changed={changed} />
-            <Deliveries webhookId={id} seen={seen} changed={changed} />
-          </div>
-          <div class="split-side">
             <Actions webhook={webhook} changed={changed} />
           </div>
-        </div>
+          <Deliveries webhookId={id} seen={seen} changed={changed} />
+        </>
       )}
     </>
   );
