@@ -5,8 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Bytes; lower it when the program shrinks. On amd64, with Go 1.26. The pages, API keys, mailed
-# codes and live updates took it from 58.5 to 59.9 million.
-bound=60500000
+# codes and live updates took it from 58.5 to 59.9 million; other providers, webhooks, traces and
+# their pages to 62.0.
+bound=62500000
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

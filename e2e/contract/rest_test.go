@@ -261,12 +261,12 @@ func (w *restWalk) ownSessionsAndLinks() {
 func (w *restWalk) administration() {
 	w.ask("GET", restUsers, w.me, "", 403)
 	w.ask("GET", restUsers, "", "", 401)
+
+	w.admin = w.login(harness.AdminEmail, `"password":"`+harness.AdminPassword+`"`).text("signedIn.tokens.accessToken")
 	w.ask("GET", restUsers+":count", w.me, "", 403)
 	if counted, _ := w.ask("GET", restUsers+":count", w.admin, "", 200); counted.text("all.precision") != "COUNT_PRECISION_EXACT" {
 		w.t.Errorf("the number of users: got %v, want an exact one", counted)
 	}
-
-	w.admin = w.login(harness.AdminEmail, `"password":"`+harness.AdminPassword+`"`).text("signedIn.tokens.accessToken")
 	made, header := w.ask("POST", restUsers, w.admin, `{"user":{"email":"bob@example.com","firstName":"Bob"},`+restPassword+`}`, 201)
 	w.bob = made.text("user.id")
 	at := restUsers + "/" + w.bob
