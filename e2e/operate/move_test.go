@@ -20,8 +20,9 @@ import (
 
 // moves are the systems that docs/how-to/move.md names. Their data is in testdata/move:
 // tables with the columns that each system has, and hashes that its own library made of
-// harness.Password (Django 5.2, bcrypt 5.0, argon2-cffi 25.1 with Keycloak's costs, and for
-// Firebase the algorithm that its repository publishes, by Node's crypto).
+// harness.Password: Django 3.2, bcrypt 3.2, argon2-cffi 21.1 with Keycloak's costs, Python's
+// hashlib for scrypt and PBKDF2, and for Firebase the algorithm that its repository
+// publishes, by Node's crypto.
 var moves = []struct {
 	from string
 	// people are the emails of those who sign in afterwards, with their first names.
