@@ -24,6 +24,7 @@ var keyed = map[string]bool{
 	bffv1.AccountServiceCompleteReauthenticationProcedure:  true,
 	bffv1.AccountServiceFinishPasskeyRegistrationProcedure: true,
 	bffv1.AccountServiceFinishTOTPEnrolmentProcedure:       true,
+	bffv1.AuthServiceCompleteFederatedLoginProcedure:       true,
 	bffv1.AccountServiceCreateKeyProcedure:                 true,
 	bffv1.UserServiceCreateUserProcedure:                   true,
 }

@@ -135,7 +135,8 @@ async function withPasskey(query: Record<string, string> = {}): Promise<{ page: 
     },
     { email, password },
   );
-  await page.waitForSelector("[name=password]");
+  // The autofill may sign in as soon as the form is there.
+  await page.locator("[name=password]").or(page.getByText("Hello Ada!")).first().waitFor();
   return { page, email };
 }
 

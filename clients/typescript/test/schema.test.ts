@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { AccountService, AuthService, reasons, UserService } from "../src/index.js";
+import { AccountService, AuthService, reasons, UserService, WebhookService } from "../src/index.js";
 import { keyed } from "../src/retry.js";
 import { needsNoSession } from "../src/signin.js";
 
 const root = new URL("../../../", import.meta.url);
-const methods = [AuthService, AccountService, UserService].flatMap((service) => service.methods);
+const methods = [AuthService, AccountService, UserService, WebhookService].flatMap((service) => [...service.methods]);
 
 test("every reason that the Go code declares is known", () => {
   const declared = JSON.parse(readFileSync(new URL("gen/reasons.json", root), "utf8")) as { reason: string }[];
