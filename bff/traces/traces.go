@@ -106,12 +106,17 @@ func (r *Recorder) add(call *calltrace.Trace) {
 	}
 }
 
+// Stream is a bffv1.UserServiceWatchTracesServerStream.
+type Stream interface {
+	Send(*bffv1.WatchTracesResponse) error
+}
+
 // Watch sends the calls that are kept and then each that ends, until the stream ends. It
 // returns the reason.
 //
 // Errors: unauthenticated SESSION_ENDED, TOKEN_STALE or TOKEN_EXPIRED,
 // resource_exhausted TOO_MANY_STREAMS.
-func (r *Recorder) Watch(ctx context.Context, who *access.Principal, stream bffv1.UserServiceWatchTracesServerStream) error {
+func (r *Recorder) Watch(ctx context.Context, who *access.Principal, stream Stream) error {
 	w, err := r.join(who, rpc.CallFrom(ctx).Method)
 	if err != nil {
 		return err

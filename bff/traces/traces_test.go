@@ -2,11 +2,15 @@ package traces
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
 	"gatehouse/bff/access"
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/calltrace"
 	"gatehouse/internal/policy"
 )
@@ -95,6 +99,41 @@ func TestStreamsOfTracesAreBounded(t *testing.T) {
 		if _, err := r.join(&access.Principal{UserID: c.user}, method); (err == nil) != c.ok {
 			t.Errorf("a stream of %s: got %v, want it to open: %v", c.user, err, c.ok)
 		}
+	}
+}
+
+// revokedStream is a stream whose reader takes its time: meanwhile more calls end than one
+// message holds, and its session is revoked.
+type revokedStream struct {
+	call    func()
+	sent    int
+	revoked bool
+}
+
+func (s *revokedStream) Send(message *bffv1.WatchTracesResponse) error {
+	s.sent++
+	if s.sent == 1 {
+		for range 3 * maxSent {
+			s.call()
+		}
+	}
+	s.revoked = len(message.GetTraces()) > 0
+	return nil
+}
+
+func TestAStreamEndsWithItsSessionWhenMoreIsWaiting(t *testing.T) {
+	t.Parallel()
+	stream := &revokedStream{}
+	r := &Recorder{Known: func(*access.Principal) error {
+		if stream.revoked {
+			return accesstoken.ErrSessionEnded
+		}
+		return nil
+	}}
+	stream.call = recorded(t, r)
+	err := r.Watch(t.Context(), &access.Principal{UserID: "ada", Expire: time.Now().Add(time.Hour)}, stream)
+	if !errors.Is(err, accesstoken.ErrSessionEnded) || stream.sent != 2 {
+		t.Errorf("got %v after %d messages, want SESSION_ENDED after 2", err, stream.sent)
 	}
 }
 

@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	randomRequests = 6500
+	randomRequests = 11000
 	// dearRequests are at most as many to each operation that takes a password,
 	// which may have to be hashed, or after which the caller has to sign in again.
 	dearRequests = 30
@@ -540,12 +540,12 @@ func (f *fuzzed) readMails() {
 	f.read = len(received)
 }
 
-// report wants most operations to have been met with success, and many with
-// refusals: requests that never get anywhere would show nothing.
-// needsAuthenticator matches operations whose success takes another provider, or a second factor of the
-// caller's, which no document describes. TestParity has their answers.
+// needsAuthenticator matches operations whose success takes another provider, or a second
+// factor of the caller's, which no document describes. TestParity has their answers.
 var needsAuthenticator = regexp.MustCompile(`(?i)(CompleteLogin|CompleteReauthentication|Passkey\w*|FinishTOTPEnrolment|RegenerateRecoveryCodes|RemovePassword|ForgetDevice|ListUserFactors|FederatedLogin|LinkIdentity|UnlinkIdentity)$`)
 
+// report wants most operations to have been met with success, and many with
+// refusals: requests that never get anywhere would show nothing.
 func (f *fuzzed) report(t *testing.T, took time.Duration) {
 	t.Helper()
 	all := map[int]int{}
@@ -565,7 +565,7 @@ func (f *fuzzed) report(t *testing.T, took time.Duration) {
 		}
 	}
 	t.Logf("%d requests of %d operations, and %d sign-ins, in %s: %v; never met with success: %v", f.made, len(f.operations), f.signedIn, took.Round(time.Millisecond), all, never)
-	if all[200] < f.made/5 || all[400] < f.made/5 || len(never) > own/8 {
-		t.Errorf("got %v, and never a success of %d operations %v: want a fifth of each kind, and a success of seven in eight operations", all, len(never), never)
+	if all[200] < f.made/5 || all[400] < f.made/5 || len(never) > own/10 {
+		t.Errorf("got %v, and never a success of %d operations %v: want a fifth of each kind, and a success of nine in ten operations", all, len(never), never)
 	}
 }

@@ -120,7 +120,8 @@ func TestNoLoginFailsAfterAColumnChangesItsType(t *testing.T) {
 		group.Wait()
 	}
 	logins()
-	harness.Execute(t, owner, "ALTER TABLE auth.accounts ALTER COLUMN password_hash TYPE varchar(300)",
+	// Postgres does not change the type of a column that a trigger names.
+	harness.Execute(t, owner, "DROP TRIGGER events ON auth.accounts", "ALTER TABLE auth.accounts ALTER COLUMN email TYPE varchar(254)", "ALTER TABLE auth.accounts ALTER COLUMN password_hash TYPE varchar(300)",
 		"ALTER TABLE users.profiles ALTER COLUMN first_name TYPE varchar(200)")
 	for i := range 12 {
 		if err := loginAsAdmin(t, s); err != nil {

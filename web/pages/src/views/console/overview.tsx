@@ -78,7 +78,7 @@ function Overviewed() {
   );
 }
 
-/** A part of what is loaded. */
+/** Returns one value of a resource that holds several. */
 function only<T, P>(from: Resource<T>, part: (value: T) => P): Resource<P> {
   return from.kind === "ready" ? { ...from, value: part(from.value) } : from;
 }
