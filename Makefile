@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen service remove-service web lint test test-fast check check-kubernetes check-cluster bench build release
+.PHONY: all gen service remove-service web lint test test-fast check check-containers check-kubernetes check-cluster bench build release
 
 all: gen lint test
 
@@ -67,6 +67,11 @@ test-fast:
 # scripts that need Node, npm and Chromium. .ci/run installs those first.
 check:
 	scripts/check.sh
+
+# Builds the image and runs the Compose files: kills and rolls containers, and fails over.
+# Needs Docker, or podman and podman-compose as root.
+check-containers:
+	scripts/containers.sh
 
 # Applies the chart to a real API server, which it builds first: ten minutes on two cores.
 # Needs etcd, such as Debian's etcd-server. No pod runs.
