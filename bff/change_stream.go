@@ -8,6 +8,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	servicev1 "gatehouse/gen/service/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/follow"
 )
 
@@ -28,6 +29,7 @@ func openChanges(backend Backend) opening {
 	client := servicev1.NewChangeServiceClient(backend.Client)
 	older := openOlderChanges(backend)
 	return func(ctx context.Context, cursor string) (follow.Stream[changes], error) {
+		ctx = dial.Shared(ctx)
 		stream, err := client.WatchChanges(ctx, &servicev1.WatchChangesRequest{Cursor: cursor})
 		if err != nil {
 			return nil, err

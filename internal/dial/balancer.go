@@ -85,7 +85,8 @@ func (b *loadBalancer) callOnce(next connect.ClientFunc) connect.ClientFunc {
 }
 
 // openStream avoids the endpoint of the method's latest stream: that stream may have
-// ended because the endpoint went silent, which is checked in the background.
+// ended because the endpoint went silent, which is checked in the background. The streams
+// of a feed go where those of other callers go (shared.go).
 func (b *loadBalancer) openStream(ctx context.Context, spec connect.Spec, next connect.ClientFunc) (connect.ClientStream, error) {
 	endpoints, err := b.endpoints(ctx)
 	if err != nil {
@@ -97,9 +98,13 @@ func (b *loadBalancer) openStream(ctx context.Context, spec connect.Spec, next c
 			avoid = append(avoid, last.(*endpoint))
 			b.pingInBackground(last.(*endpoint), endpoints)
 		}
-		chosen := leastBusy(without(healthy(endpoints), avoid))
+		choose := leastBusy
+		if isShared(ctx) {
+			choose = func(candidates []*endpoint) *endpoint { return common(spec.Procedure, candidates) }
+		}
+		chosen := choose(without(healthy(endpoints), avoid))
 		if chosen == nil {
-			chosen = leastBusy(healthy(endpoints))
+			chosen = choose(healthy(endpoints))
 		}
 		if chosen == nil {
 			chosen = endpoints[rand.IntN(len(endpoints))]

@@ -1,9 +1,11 @@
 // Package feed streams the rows that are written to a table to watchers, within one
 // poll interval.
 //
-// Each instance of a service polls its table four times a second and sends a message
+// An instance of a service polls its table four times a second and sends a message
 // to every watcher after each successful poll. Silence means that the instance has
-// lost its database. The feed does not use NOTIFY, so it works through a connection
+// lost its database. Without a watcher, an instance polls rarely if Idle allows it, and
+// watchers choose the same instance (package dial, Shared), so that one reads the rows for
+// all. The feed does not use NOTIFY, so it works through a connection
 // pooler.
 //
 // A row carries the ID of the transaction that wrote it. A poll reads the rows that
@@ -58,7 +60,10 @@ type Config[T any] struct {
 	Prune string
 	// Reach is how long a cursor is valid. Zero is no limit, for a feed whose watchers need
 	// only the live rows.
-	Reach  time.Duration
+	Reach time.Duration
+	// Idle is the interval between polls while nobody watches; zero for the same interval as
+	// with watchers. A new watcher starts a poll at once.
+	Idle   time.Duration
 	Logger *slog.Logger
 }
 
@@ -193,14 +198,15 @@ func (f *Feed[T]) Count() (live, watchers int) {
 // Run polls until ctx ends.
 func (f *Feed[T]) Run(ctx context.Context) {
 	defer f.stop()
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
 	failures := outage.Log{
 		Logger: f.config.Logger, Failed: "feed: database unreachable, retrying", Recovered: "feed: recovered",
 		Attrs: []slog.Attr{slog.String("feed", f.config.Name)},
 	}
 	seen, database, pruned := emptySnapshot, "", time.Now()
 	for {
+		started := time.Now()
 		number := f.beginPoll()
 		p, err := f.poll(ctx, seen)
 		if err == nil && database != "" && p.database != database {
@@ -229,13 +235,24 @@ func (f *Feed[T]) Run(ctx context.Context) {
 				f.config.Logger.LogAttrs(ctx, slog.LevelWarn, "feed: pruning failed", slog.String("feed", f.config.Name), slog.String("cause", err.Error()))
 			}
 		}
+		timer.Reset(f.pause(err) - time.Since(started))
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		case <-f.wake:
 		}
 	}
+}
+
+// pause returns the time from the start of a poll with this result to that of the next.
+func (f *Feed[T]) pause(err error) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil && len(f.watchers) == 0 && f.config.Idle > 0 {
+		return f.config.Idle
+	}
+	return interval
 }
 
 // Prune deletes expired rows from the table. Run calls it every minute.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,6 +153,44 @@ func TestAWatcherResumesFromItsCursorAtAnotherInstance(t *testing.T) {
 		if again := first(t, watch(t, f, cursor)); again.Complete || !slices.Contains(again.Tags, "profile/missed") {
 			t.Errorf("%s: got %v, want the missed tag", name, again)
 		}
+	}
+}
+
+// An instance without a watcher polls every five seconds, and at once for its first watcher.
+func TestAnInstanceWithoutAWatcherRarelyPolls(t *testing.T) {
+	t.Parallel()
+	database := pgtest.New(t)
+	logger := slog.New(slog.DiscardHandler)
+	var polls atomic.Int64
+	counted := pgtest.HookedPool(t, database.Users, pgtest.Hook{Batch: func() { polls.Add(1) }})
+	idle, watched := feed.NewTags(counted, "users.changes", logger), feed.NewTags(pgtest.Pool(t, database.Users), "users.changes", logger)
+	for _, f := range []*feed.Tags{idle, watched} {
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(ctx) }()
+		t.Cleanup(func() { stop(); <-done })
+	}
+	begun := time.Now()
+	news := watch(t, watched, "")
+	var cursor string
+	for range 9 {
+		cursor = first(t, news).Cursor
+	}
+	if got, most := polls.Load(), 2+int64(time.Since(begun)/(5*time.Second)); got > most {
+		t.Errorf("while another instance polled nine times, the one without a watcher polled %d times, want at most %d", got, most)
+	}
+	if err := feed.Note(t.Context(), counted, "users.changes", "profile/unread"); err != nil {
+		t.Fatal(err)
+	}
+	if got := first(t, watch(t, idle, cursor)); got.Complete || !slices.Contains(got.Tags, "profile/unread") {
+		t.Errorf("the first watcher of an idle instance got %v, want the tag since its cursor", got)
+	}
+	before := polls.Load()
+	for range 4 {
+		first(t, news)
+	}
+	if polls.Load() == before {
+		t.Error("an instance with a watcher does not poll")
 	}
 }
 

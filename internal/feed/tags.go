@@ -19,6 +19,10 @@ import (
 // none.
 const tagCursorLifetime = time.Minute
 
+// idleInterval is the interval of polls without a watcher. It keeps few rows unread for the
+// first watcher.
+const idleInterval = 5 * time.Second
+
 // Tags is a feed of the tags of changed data, each a kind and an ID, such as
 // "profile/01890a5d-…". A tag is live for two minutes. Tags are stored in a table of
 // the service's schema with the columns id uuid, xid xid8, tag text and
@@ -53,7 +57,7 @@ func NewTags(db *pgxpool.Pool, table string, logger *slog.Logger) *Tags {
 	return &Tags{
 		query: selectTags,
 		Feed: New(Config[string]{
-			DB: db, Name: "changes", Reach: tagCursorLifetime, Logger: logger,
+			DB: db, Name: "changes", Reach: tagCursorLifetime, Idle: idleInterval, Logger: logger,
 			Prune: `DELETE FROM ` + table + ` WHERE create_time < clock_timestamp() - interval '3 minutes'`,
 			Queue: func(batch *pgx.Batch, seen string, found map[string]Item[string]) {
 				batch.Queue(selectTags, pgx.NamedArgs{"seen": seen}).Query(func(rows pgx.Rows) error { return readTags(rows, found) })

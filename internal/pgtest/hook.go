@@ -9,9 +9,10 @@ import (
 )
 
 // Hook is called before and after each statement of a pool, on the goroutine that
-// sends it. "begin" and "commit" are statements. Either function may be nil.
+// sends it. "begin" and "commit" are statements. Each function may be nil.
 type Hook struct {
 	Before, After func(sql string)
+	Batch         func() // before a batch
 }
 
 // HookedPool opens a pool with a hook. It is closed at the end of the test.
@@ -46,3 +47,17 @@ func (h Hook) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEn
 		h.After(sql)
 	}
 }
+
+// TraceBatchStart implements pgx.BatchTracer.
+func (h Hook) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	if h.Batch != nil {
+		h.Batch()
+	}
+	return ctx
+}
+
+// TraceBatchQuery implements pgx.BatchTracer.
+func (h Hook) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+// TraceBatchEnd implements pgx.BatchTracer.
+func (h Hook) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
