@@ -145,3 +145,56 @@ func TestAFailureAfterALostLeaseIsNotRecorded(t *testing.T) {
 		t.Error("the failure of the first worker counts")
 	}
 }
+
+// A transaction that ends a session waits for one that changes the account, although they
+// lock no common row: its event is later, and has the version that the other one made.
+func TestEventsOfOneAccountAreWrittenInTheOrderOfTheCommits(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.createWebhook(t, "https://example.com/hooks", func(r *authv1.CreateWebhookRequest) { r.Types = []string{"user.roles_changed", "session.ended"} })
+	account, _ := h.signUp(t, "ada@example.com")
+	first, err := h.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = first.Rollback(t.Context()) }()
+	for _, statement := range []string{`UPDATE auth.accounts SET roles = '{editor}', version = version + 1`, `SET CONSTRAINTS ALL IMMEDIATE`} {
+		if _, err := first.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := h.owner.Exec(t.Context(), `UPDATE auth.sessions SET revoke_time = now(), revoke_reason = 'revoked' WHERE account_id = $1`, account.GetId())
+		ended <- err
+	}()
+	eventually(t, "wait until the second transaction waits", func() error {
+		select {
+		case err := <-ended:
+			t.Fatalf("the second transaction has committed before the first: %v", err)
+		default:
+		}
+		if n := h.count(t, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`); n != 1 {
+			return fmt.Errorf("%d wait", n)
+		}
+		return nil
+	})
+	if err := first.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if n := h.count(t, `
+		SELECT count(*) FROM auth.events changed JOIN auth.events ended USING (account_id, version)
+		WHERE changed.type = 'user.roles_changed' AND ended.type = 'session.ended' AND changed.version = 2 AND changed.create_time < ended.create_time`); n != 1 {
+		t.Error("the event of the second transaction is not after that of the first, with its version")
+	}
+	// Postgres' clock steps back.
+	h.exec(t, `UPDATE auth.deliveries SET event_time = event_time + interval '1 hour'`)
+	h.exec(t, `UPDATE auth.accounts SET roles = '{author}', version = version + 1`)
+	if n := h.count(t, `SELECT count(*) FROM auth.deliveries d JOIN auth.events e ON e.id = d.event_id
+		WHERE e.version = 3 AND d.event_time > ALL (SELECT event_time FROM auth.deliveries x WHERE x.id <> d.id)`); n != 1 {
+		t.Error("an event that is written after a step of the clock is before the others")
+	}
+}
