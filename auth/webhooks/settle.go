@@ -150,7 +150,7 @@ func (s *Service) fail(ctx context.Context, tx pgx.Tx, row lease, r result) erro
 	}
 	if disabled != "" {
 		s.logger.LogAttrs(ctx, slog.LevelError, "webhooks: endpoint disabled", slog.String("webhook_id", row.WebhookID), slog.String("reason", disabled))
-		if err := audit.Write(ctx, tx, audit.Row{Event: audit.WebhookDisable, Outcome: audit.Succeeded}); err != nil {
+		if err := audit.Write(ctx, tx, audit.Row{Event: audit.WebhookDisable, Outcome: audit.Succeeded, Target: row.WebhookID}); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func (s *Service) fail(ctx context.Context, tx pgx.Tx, row lease, r result) erro
 			return fmt.Errorf("release the next event: %w", err)
 		}
 	}
-	failure := audit.Row{Event: audit.WebhookFail, Outcome: audit.Refused, Reason: "WEBHOOK_UNDELIVERED"}
+	failure := audit.Row{Event: audit.WebhookFail, Outcome: audit.Refused, Reason: "WEBHOOK_UNDELIVERED", Target: row.WebhookID}
 	if row.AccountID != nil {
 		failure.Account = *row.AccountID
 	}
