@@ -474,6 +474,8 @@ CREATE TABLE auth.webhooks (
     resume_time         timestamptz,
     -- When administrators last got a mail about it.
     alert_time          timestamptz,
+    -- A hash of the caller, the Idempotency-Key and the request that created it.
+    idempotency_key_hash  bytea,
     -- When a listener whose stream has ended is deleted; NULL for an endpoint.
     expire_time         timestamptz,
     create_time         timestamptz NOT NULL DEFAULT now(),
@@ -614,6 +616,8 @@ CREATE TABLE auth.audit_events (
     refusal_minute  timestamptz,
     -- The names of the changed attributes; never values.
     changed         text[]      NOT NULL DEFAULT '{}',
+    -- What the event is about that is neither an account nor a session: a webhook.
+    target_id       uuid,
     CONSTRAINT audit_events_pkey PRIMARY KEY (id)
 );
 CREATE UNIQUE INDEX audit_events_refusal_key ON auth.audit_events (refusal_key, refusal_minute) WHERE refusal_key IS NOT NULL;

@@ -73,7 +73,7 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 			Id: event.GetId(), CreateTime: event.GetCreateTime(), Event: event.GetEvent(), Outcome: event.GetOutcome(),
 			Reason: event.GetReason(), UserId: event.GetAccountId(), ActorId: event.GetActorId(), SessionId: event.GetSessionId(),
 			IpAddress: event.GetIpAddress(), UserAgent: event.GetUserAgent(), RequestId: event.GetRequestId(),
-			Count: max(1, event.GetCount()), Changed: event.GetChanged(),
+			Count: max(1, event.GetCount()), Changed: event.GetChanged(), TargetId: event.GetTargetId(),
 		})
 	}
 	return public
@@ -84,6 +84,7 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 	public := auditEventsOf(events)
 	for _, event := range public {
+		event.TargetId = "" // an administrator's webhook
 		if event.GetActorId() == "" || event.GetActorId() == person {
 			continue
 		}

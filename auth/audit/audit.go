@@ -100,6 +100,7 @@ type Row struct {
 	Reason  string // why it was refused, as an error reason
 	Account string // "" when there is none
 	Session string // the session concerned; "" for that of the origin
+	Target  string // the id of the webhook concerned; "" for none
 	Subject string // what refusals are aggregated by; "" for the account or the network
 	Origin  *authv1.Origin
 }
@@ -110,8 +111,8 @@ type Row struct {
 const insertAudit = `
 	WITH written AS (
 		INSERT INTO auth.audit_events
-			(id, create_time, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id)
-		SELECT @id, @create_time, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id
+			(id, create_time, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id, target_id)
+		SELECT @id, @create_time, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id, @target_id
 		WHERE %s
 		RETURNING id)
 	` + changes.Insert + `written`
@@ -175,7 +176,8 @@ func arguments(row Row) (pgx.NamedArgs, error) {
 	return pgx.NamedArgs{
 		"id": id.String(), "create_time": time.Unix(id.Time().UnixTime()), "event": string(row.Event), "outcome": string(row.Outcome), "reason": row.Reason,
 		"account_id": database.Optional(row.Account), "actor_id": database.Optional(row.Origin.GetAccountId()), "session_id": database.Optional(row.Session),
-		"ip_address": row.Origin.GetIpAddress(), "user_agent": row.Origin.GetUserAgent(), "request_id": row.Origin.GetRequestId(), "tags": tags,
+		"ip_address": row.Origin.GetIpAddress(), "user_agent": row.Origin.GetUserAgent(), "request_id": row.Origin.GetRequestId(),
+		"target_id": database.Optional(row.Target), "tags": tags,
 	}, nil
 }
 

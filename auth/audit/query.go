@@ -48,7 +48,7 @@ const (
 	ORDER BY id DESC LIMIT @limit`
 
 	auditColumns = `id, e.create_time, e.event, e.outcome, e.reason, coalesce(e.account_id::text, ''), coalesce(e.actor_id::text, ''),
-		coalesce(e.session_id::text, ''), e.ip_address, e.user_agent, e.request_id, e.count, e.changed`
+		coalesce(e.session_id::text, ''), e.ip_address, e.user_agent, e.request_id, e.count, e.changed, coalesce(e.target_id::text, '')`
 )
 
 // Query filters events. An empty field matches all.
@@ -89,7 +89,7 @@ func List(ctx context.Context, db *database.Pool, q Query, limit int) ([]*authv1
 		var found authv1.AuditEvent
 		var happened time.Time
 		err := row.Scan(&found.Id, &happened, &found.Event, &found.Outcome, &found.Reason, &found.AccountId, &found.ActorId,
-			&found.SessionId, &found.IpAddress, &found.UserAgent, &found.RequestId, &found.Count, &found.Changed)
+			&found.SessionId, &found.IpAddress, &found.UserAgent, &found.RequestId, &found.Count, &found.Changed, &found.TargetId)
 		found.CreateTime = timestamppb.New(happened)
 		return &found, err
 	})

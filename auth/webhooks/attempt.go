@@ -46,7 +46,8 @@ func backoffAfter(attempts int) (time.Duration, bool) {
 // jittered returns a duration that differs by up to a fifth.
 func jittered(d time.Duration) time.Duration { return d*4/5 + rand.N(d*2/5) }
 
-// lease is a delivery that this process holds for a while.
+// lease is a delivery that this process holds until LeaseTime by Postgres' clock, and until
+// by its own.
 type lease struct {
 	ID        string
 	EventID   string
@@ -56,7 +57,12 @@ type lease struct {
 	EventTime time.Time
 	AccountID *string
 	Attempts  int
+	LeaseTime time.Time
+	until     time.Time
 }
+
+// lost reports whether another copy may have leased the delivery meanwhile.
+func (l lease) lost() bool { return time.Now().After(l.until) }
 
 // endpoint is where a lease is sent.
 type endpoint struct {

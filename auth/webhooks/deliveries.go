@@ -168,7 +168,7 @@ const retryDelivery = `
 // RetryDelivery implements authv1.WebhookServiceHandler.
 func (s *Service) RetryDelivery(ctx context.Context, req *authv1.RetryDeliveryRequest) (*authv1.RetryDeliveryResponse, error) {
 	response := &authv1.RetryDeliveryResponse{}
-	err := s.change(ctx, audit.WebhookRetry, req.GetOrigin(), func(tx pgx.Tx) error {
+	err := s.change(ctx, audit.WebhookRetry, req.GetWebhookId(), req.GetOrigin(), func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, retryDelivery, pgx.NamedArgs{"id": req.GetDeliveryId(), "webhook_id": req.GetWebhookId()})
 		if err != nil {
 			return fmt.Errorf("retry the delivery: %w", err)
@@ -198,7 +198,7 @@ const insertTest = `
 // SendTest implements authv1.WebhookServiceHandler.
 func (s *Service) SendTest(ctx context.Context, req *authv1.SendTestRequest) (*authv1.SendTestResponse, error) {
 	response := &authv1.SendTestResponse{}
-	err := s.change(ctx, audit.WebhookReplay, req.GetOrigin(), func(tx pgx.Tx) error {
+	err := s.change(ctx, audit.WebhookReplay, req.GetWebhookId(), req.GetOrigin(), func(tx pgx.Tx) error {
 		enabled, err := lock(ctx, tx, req.GetWebhookId())
 		if err != nil {
 			return err
@@ -244,7 +244,7 @@ func (s *Service) ReplayEvents(ctx context.Context, req *authv1.ReplayEventsRequ
 		return nil, err
 	}
 	response := &authv1.ReplayEventsResponse{}
-	err = s.change(ctx, audit.WebhookReplay, req.GetOrigin(), func(tx pgx.Tx) error {
+	err = s.change(ctx, audit.WebhookReplay, req.GetWebhookId(), req.GetOrigin(), func(tx pgx.Tx) error {
 		enabled, err := lock(ctx, tx, req.GetWebhookId())
 		if err != nil {
 			return err

@@ -24,8 +24,9 @@ const (
 	lockWebhooks  = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse webhooks', 0))"
 	countWebhooks = `SELECT count(*) FROM auth.webhooks WHERE expire_time IS NULL OR expire_time > now()`
 	insertWebhook = `
-		INSERT INTO auth.webhooks (id, url, description, types, signature_versions, enabled, disable_reason)
-		VALUES (@id, @url, @description, @types, @signature_versions, @enabled::boolean, CASE WHEN @enabled::boolean THEN '' ELSE @disable_reason::text END)`
+		INSERT INTO auth.webhooks (id, url, description, types, signature_versions, enabled, disable_reason, idempotency_key_hash)
+		VALUES (@id, @url, @description, @types, @signature_versions, @enabled::boolean, CASE WHEN @enabled::boolean THEN '' ELSE @disable_reason::text END,
+			@idempotency_key_hash)`
 )
 
 // CreateWebhook implements authv1.WebhookServiceHandler.
@@ -43,12 +44,17 @@ func (s *Service) CreateWebhook(ctx context.Context, req *authv1.CreateWebhookRe
 	}
 	response := &authv1.CreateWebhookResponse{}
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
+		repeats, err := s.repeated(ctx, tx, req, response)
+		if err != nil || repeats {
+			return err
+		}
 		if err := checkCount(ctx, tx); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, insertWebhook, pgx.NamedArgs{
+		_, err = tx.Exec(ctx, insertWebhook, pgx.NamedArgs{
 			"id": id.String(), "url": req.GetUrl(), "description": req.GetDescription(), "types": types,
 			"signature_versions": versionsOf(req.GetSignatureVersions()), "enabled": !req.GetDisabled(), "disable_reason": disabledBy,
+			"idempotency_key_hash": callHash(req),
 		})
 		if err != nil {
 			return fmt.Errorf("write the webhook: %w", err)
@@ -61,7 +67,7 @@ func (s *Service) CreateWebhook(ctx context.Context, req *authv1.CreateWebhookRe
 			return err
 		}
 		response.Secret = made.Text()
-		return audit.Write(ctx, tx, audit.Row{Event: audit.WebhookCreate, Outcome: audit.Succeeded, Origin: req.GetOrigin()})
+		return audit.Write(ctx, tx, audit.Row{Event: audit.WebhookCreate, Outcome: audit.Succeeded, Target: id.String(), Origin: req.GetOrigin()})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("create a webhook: %w", err)
@@ -219,7 +225,7 @@ func (s *Service) UpdateWebhook(ctx context.Context, req *authv1.UpdateWebhookRe
 		}
 	}
 	response := &authv1.UpdateWebhookResponse{}
-	err := s.change(ctx, audit.WebhookUpdate, req.GetOrigin(), func(tx pgx.Tx) error {
+	err := s.change(ctx, audit.WebhookUpdate, req.GetWebhookId(), req.GetOrigin(), func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, updateWebhook, pgx.NamedArgs{
 			"id": req.GetWebhookId(), "url": req.Url, "description": req.Description, "types": types,
 			"signature_versions": versions, "enabled": req.Enabled, "disable_reason": disabledBy,
@@ -245,13 +251,13 @@ func (s *Service) UpdateWebhook(ctx context.Context, req *authv1.UpdateWebhookRe
 	return response, nil
 }
 
-// change makes a change in a transaction, with its audit event.
-func (s *Service) change(ctx context.Context, event audit.Event, origin *authv1.Origin, apply func(pgx.Tx) error) error {
+// change makes a change of a webhook in a transaction, with its audit event.
+func (s *Service) change(ctx context.Context, event audit.Event, webhook string, origin *authv1.Origin, apply func(pgx.Tx) error) error {
 	return s.db.Transact(ctx, func(tx pgx.Tx) error {
 		if err := apply(tx); err != nil {
 			return err
 		}
-		return audit.Write(ctx, tx, audit.Row{Event: event, Outcome: audit.Succeeded, Origin: origin})
+		return audit.Write(ctx, tx, audit.Row{Event: event, Outcome: audit.Succeeded, Target: webhook, Origin: origin})
 	})
 }
 
@@ -266,7 +272,7 @@ const (
 
 // DeleteWebhook implements authv1.WebhookServiceHandler.
 func (s *Service) DeleteWebhook(ctx context.Context, req *authv1.DeleteWebhookRequest) (*authv1.DeleteWebhookResponse, error) {
-	err := s.change(ctx, audit.WebhookDelete, req.GetOrigin(), func(tx pgx.Tx) error {
+	err := s.change(ctx, audit.WebhookDelete, req.GetWebhookId(), req.GetOrigin(), func(tx pgx.Tx) error {
 		id := pgx.NamedArgs{"id": req.GetWebhookId()}
 		tag, err := tx.Exec(ctx, deleteWebhook, id)
 		if err != nil {
@@ -301,7 +307,7 @@ func lock(ctx context.Context, tx pgx.Tx, id string) (enabled bool, err error) {
 // RotateSecret implements authv1.WebhookServiceHandler.
 func (s *Service) RotateSecret(ctx context.Context, req *authv1.RotateSecretRequest) (*authv1.RotateSecretResponse, error) {
 	response := &authv1.RotateSecretResponse{}
-	err := s.change(ctx, audit.WebhookRotate, req.GetOrigin(), func(tx pgx.Tx) error {
+	err := s.change(ctx, audit.WebhookRotate, req.GetWebhookId(), req.GetOrigin(), func(tx pgx.Tx) error {
 		if _, err := lock(ctx, tx, req.GetWebhookId()); err != nil {
 			return err
 		}

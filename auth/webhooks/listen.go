@@ -93,7 +93,7 @@ func (s *Service) joinListener(ctx context.Context, req *authv1.ListenEventsRequ
 	if err != nil {
 		return "", fmt.Errorf("make an id: %w", err)
 	}
-	err = s.change(ctx, audit.WebhookListen, req.GetOrigin(), func(tx pgx.Tx) error {
+	err = s.change(ctx, audit.WebhookListen, id.String(), req.GetOrigin(), func(tx pgx.Tx) error {
 		if err := checkCount(ctx, tx); err != nil {
 			return err
 		}

@@ -19,6 +19,10 @@ const (
 	// opens: for firstPause, twice that after each further failure, up to maxPause. Then one
 	// attempt decides.
 	breakerFailures = 5
+	// countedAttempts are the attempts of a delivery that count as failures while the circuit
+	// breaker is closed. Later ones say that the endpoint refuses this event, and must not
+	// delay those of other accounts.
+	countedAttempts = 2
 	firstPause      = 10 * time.Second
 	maxPause        = 5 * time.Minute
 	// failingLimit is after which time without a success an endpoint is disabled.
@@ -34,7 +38,7 @@ func (s *Service) settle(ctx context.Context, row lease, to endpoint, r result) 
 		case r.ok():
 			err = s.succeed(ctx, tx, row, to, r)
 		case r.stopped:
-			_, err = tx.Exec(ctx, giveBack, pgx.NamedArgs{"id": row.ID, "attempts": row.Attempts})
+			_, err = tx.Exec(ctx, giveBack, pgx.NamedArgs{"id": row.ID, "lease_time": row.LeaseTime})
 		default:
 			err = s.fail(ctx, tx, row, r)
 		}
@@ -44,6 +48,11 @@ func (s *Service) settle(ctx context.Context, row lease, to endpoint, r result) 
 	crashpoint.Reach("auth: after a delivery is recorded")
 	return err
 }
+
+// stillLeased is the condition of a delivery whose lease is still that of this attempt. After its
+// end another copy may hold the delivery, or may have ended it: it is left alone. Attempts
+// are no condition, because a retry by an administrator begins with the first again.
+const stillLeased = `lease_time = @lease_time AND sent_time IS NULL AND fail_time IS NULL`
 
 const (
 	// The endpoint has the event, even if another copy has leased it meanwhile.
@@ -65,7 +74,7 @@ const (
 		WHERE d.webhook_id = @webhook_id AND ` + pending + ` AND (d.lease_time IS NULL OR d.lease_time <= now()) AND d.next_attempt_time > now()`
 	giveBack = `
 		UPDATE auth.deliveries SET attempts = attempts - 1, lease_time = NULL, next_attempt_time = now()
-		WHERE id = @id AND attempts = @attempts AND sent_time IS NULL AND fail_time IS NULL`
+		WHERE id = @id AND ` + stillLeased
 )
 
 func (s *Service) succeed(ctx context.Context, tx pgx.Tx, row lease, to endpoint, r result) error {
@@ -88,20 +97,21 @@ func (s *Service) succeed(ctx context.Context, tx pgx.Tx, row lease, to endpoint
 }
 
 const (
-	// A delivery that another copy has leased meanwhile is left alone.
 	postpone = `
 		UPDATE auth.deliveries SET
 			lease_time = NULL, last_status = @status, last_error = @text, last_milliseconds = @milliseconds,
 			next_attempt_time = now() + @backoff::interval, fail_time = CASE WHEN @give_up::boolean THEN now() END
-		WHERE id = @id AND attempts = @attempts AND sent_time IS NULL AND fail_time IS NULL
+		WHERE id = @id AND ` + stillLeased + `
 		RETURNING fail_time IS NOT NULL`
 	markFailing = `
-		WITH was AS (SELECT enabled FROM auth.webhooks WHERE id = @webhook_id FOR NO KEY UPDATE)
+		WITH was AS (
+			SELECT enabled, least(failures + CASE WHEN @counts::boolean OR failures >= @breaker::integer THEN 1 ELSE 0 END, 1000000) AS failures
+			FROM auth.webhooks WHERE id = @webhook_id FOR NO KEY UPDATE)
 		UPDATE auth.webhooks w SET
-			failures = least(failures + 1, 1000000), fail_since_time = coalesce(fail_since_time, now()),
-			resume_time = CASE WHEN failures + 1 >= @breaker::integer OR @retry_after::interval > '0'
-				THEN now() + greatest(@retry_after::interval, CASE WHEN failures + 1 >= @breaker::integer
-					THEN least(@first_pause::interval * power(2, least(failures + 1 - @breaker::integer, 20)), @max_pause::interval) ELSE '0' END) END,
+			failures = was.failures, fail_since_time = coalesce(fail_since_time, now()),
+			resume_time = greatest(resume_time, CASE WHEN was.failures >= @breaker::integer OR @retry_after::interval > '0'
+				THEN now() + greatest(@retry_after::interval, CASE WHEN was.failures >= @breaker::integer
+					THEN least(@first_pause::interval * power(2, least(was.failures - @breaker::integer, 20)), @max_pause::interval) ELSE '0' END) END),
 			enabled = w.enabled AND NOT (@gone::boolean OR coalesce(fail_since_time, now()) < now() - @failing::interval),
 			disable_reason = CASE WHEN NOT w.enabled THEN disable_reason WHEN @gone::boolean THEN 'gone'
 				WHEN coalesce(fail_since_time, now()) < now() - @failing::interval THEN 'failing' ELSE '' END
@@ -120,10 +130,11 @@ func (s *Service) fail(ctx context.Context, tx pgx.Tx, row lease, r result) erro
 	backoff, again := backoffAfter(row.Attempts)
 	var dead bool
 	err := tx.QueryRow(ctx, postpone, pgx.NamedArgs{
-		"id": row.ID, "attempts": row.Attempts, "status": r.status, "text": r.text, "milliseconds": r.duration.Milliseconds(),
+		"id": row.ID, "lease_time": row.LeaseTime, "status": r.status, "text": r.text, "milliseconds": r.duration.Milliseconds(),
 		"backoff": max(backoff, r.retryAfter), "give_up": !again,
 	}).Scan(&dead)
 	if database.Missing(err) {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "webhooks: lease lost before the result", slog.String("webhook_id", row.WebhookID), slog.String("delivery_id", row.ID))
 		return nil
 	}
 	if err != nil {
@@ -131,7 +142,7 @@ func (s *Service) fail(ctx context.Context, tx pgx.Tx, row lease, r result) erro
 	}
 	var url, disabled string
 	err = tx.QueryRow(ctx, markFailing, pgx.NamedArgs{
-		"webhook_id": row.WebhookID, "breaker": breakerFailures, "first_pause": jittered(firstPause), "max_pause": maxPause,
+		"webhook_id": row.WebhookID, "breaker": breakerFailures, "counts": row.Attempts <= countedAttempts, "first_pause": jittered(firstPause), "max_pause": maxPause,
 		"retry_after": r.retryAfter, "gone": r.gone, "failing": failingLimit,
 	}).Scan(&url, &disabled)
 	if err != nil {
@@ -139,7 +150,7 @@ func (s *Service) fail(ctx context.Context, tx pgx.Tx, row lease, r result) erro
 	}
 	if disabled != "" {
 		s.logger.LogAttrs(ctx, slog.LevelError, "webhooks: endpoint disabled", slog.String("webhook_id", row.WebhookID), slog.String("reason", disabled))
-		if err := audit.Write(ctx, tx, audit.Row{Event: audit.WebhookDisable, Outcome: audit.Succeeded}); err != nil {
+		if err := audit.Write(ctx, tx, audit.Row{Event: audit.WebhookDisable, Outcome: audit.Succeeded, Target: row.WebhookID}); err != nil {
 			return err
 		}
 	}
@@ -154,7 +165,7 @@ func (s *Service) fail(ctx context.Context, tx pgx.Tx, row lease, r result) erro
 			return fmt.Errorf("release the next event: %w", err)
 		}
 	}
-	failure := audit.Row{Event: audit.WebhookFail, Outcome: audit.Refused, Reason: "WEBHOOK_UNDELIVERED"}
+	failure := audit.Row{Event: audit.WebhookFail, Outcome: audit.Refused, Reason: "WEBHOOK_UNDELIVERED", Target: row.WebhookID}
 	if row.AccountID != nil {
 		failure.Account = *row.AccountID
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,11 +21,15 @@ const (
 	maxPoll   = 500 * time.Millisecond
 	// leaseLife is longer than an attempt, including the recording of its result.
 	leaseLife = 40 * time.Second
+	// maxRecordPause is the longest pause between two attempts to record a result.
+	maxRecordPause = 5 * time.Second
 	// stopGrace is how long an attempt may continue when auth stops.
 	stopGrace = 5 * time.Second
-	// looked is how many due deliveries of an endpoint are looked at at once. Those that
-	// wait for an earlier one are put off.
-	looked = 50
+	// looked is how many due deliveries of an endpoint are looked at at once. If some of them
+	// wait for earlier ones, all that wait for those are put off, and the next are looked at,
+	// up to maxRounds times.
+	looked    = 50
+	maxRounds = 20
 
 	pruneInterval = 10 * time.Minute
 )
@@ -82,40 +87,57 @@ const selectDue = `
 	ORDER BY random() LIMIT @most`
 
 const (
-	// The lock serialises the copies of auth for each endpoint, so that the next statement
-	// sees the leases of all of them. It excludes no fact that writes a delivery.
+	// The lock serialises the copies of auth for each endpoint, so that the next statements
+	// see the leases of all of them. It excludes no fact that writes a delivery.
 	lockDue = `
 		SELECT w.id::text, w.url, w.signature_versions, w.failures FROM auth.webhooks w
 		WHERE w.id = ANY (@ids::uuid[]) AND w.enabled AND w.url <> '' AND (w.resume_time IS NULL OR w.resume_time <= now())
 		FOR NO KEY UPDATE SKIP LOCKED`
-	// A delivery that waits for an earlier one of its account is put off until the attempt
-	// of that one; when it ends, it releases the next.
+	// before is the first pending delivery of the account of d, if it is another one.
+	before = `
+		SELECT p.id, p.next_attempt_time, p.lease_time FROM auth.deliveries p
+		WHERE p.webhook_id = d.webhook_id AND p.account_id = d.account_id AND p.sent_time IS NULL AND p.fail_time IS NULL
+			AND (p.event_time, p.id) < (d.event_time, d.id)
+		ORDER BY p.event_time, p.id LIMIT 1`
+	// The end of an attempt releases the next delivery of its account, so that what waits
+	// need not be looked at before the next attempt of the first one. While that attempt is
+	// under way it may end at this moment, unseen by this statement: then it is soon.
+	putOffWaiting = `
+		WITH due AS MATERIALIZED (
+			SELECT d.* FROM unnest(@ids::uuid[]) AS w (id) CROSS JOIN LATERAL (
+				SELECT d.id, d.webhook_id, d.account_id, d.event_time FROM auth.deliveries d
+				WHERE d.webhook_id = w.id AND ` + pending + ` AND d.next_attempt_time <= now()
+				ORDER BY d.next_attempt_time LIMIT @looked) AS d
+		), blocked AS MATERIALIZED (
+			SELECT DISTINCT d.webhook_id, d.account_id, p.id AS first_id,
+				CASE WHEN p.lease_time > now() THEN now() + interval '5 seconds' ELSE greatest(p.next_attempt_time, now() + interval '30 seconds') END AS until
+			FROM due AS d CROSS JOIN LATERAL (` + before + `) AS p
+		), waiting AS MATERIALIZED (
+			SELECT d.id, blocked.until FROM blocked JOIN auth.deliveries d ON d.webhook_id = blocked.webhook_id AND d.account_id = blocked.account_id
+			WHERE ` + pending + ` AND d.id <> blocked.first_id AND d.next_attempt_time <= now()
+			FOR UPDATE OF d SKIP LOCKED
+		)
+		UPDATE auth.deliveries d SET next_attempt_time = waiting.until FROM waiting WHERE d.id = waiting.id`
 	leaseDeliveries = `
 		WITH due AS MATERIALIZED (
-			SELECT d.id, d.event_id, d.webhook_id, d.next_attempt_time, d.event_time, w.most,
-				(SELECT p.next_attempt_time FROM auth.deliveries p
-					WHERE p.webhook_id = d.webhook_id AND p.account_id = d.account_id AND p.sent_time IS NULL AND p.fail_time IS NULL
-						AND (p.event_time, p.id) < (d.event_time, d.id)
-					ORDER BY p.event_time, p.id LIMIT 1) AS behind
+			SELECT d.id, d.event_id, d.webhook_id, d.next_attempt_time, d.event_time, w.most
 			FROM unnest(@ids::uuid[], @most::int[]) AS w (id, most) CROSS JOIN LATERAL (
 				SELECT d.id, d.event_id, d.webhook_id, d.account_id, d.event_time, d.next_attempt_time FROM auth.deliveries d
 				WHERE d.webhook_id = w.id AND ` + pending + ` AND d.next_attempt_time <= now()
 				ORDER BY d.next_attempt_time LIMIT @looked FOR UPDATE SKIP LOCKED) AS d
-		), put_off AS (
-			UPDATE auth.deliveries d SET next_attempt_time = greatest(due.behind, now() + interval '1 second')
-			FROM due WHERE d.id = due.id AND due.behind IS NOT NULL
+			WHERE NOT EXISTS (` + before + `)
 		), ready AS MATERIALIZED (
 			SELECT r.id, r.event_id FROM (
 				SELECT due.id, due.event_id, due.webhook_id, due.most,
 					row_number() OVER (PARTITION BY due.webhook_id ORDER BY due.next_attempt_time, due.event_time) AS place
-				FROM due WHERE due.behind IS NULL) AS r
+				FROM due) AS r
 			WHERE r.place <= r.most - (SELECT count(*) FROM auth.deliveries l WHERE l.webhook_id = r.webhook_id AND l.lease_time > now())
 		)
 		UPDATE auth.deliveries d
 		SET attempts = d.attempts + 1, lease_time = now() + @lease::interval, next_attempt_time = now() + @lease::interval
 		FROM ready JOIN auth.events e ON e.id = ready.event_id
 		WHERE d.id = ready.id
-		RETURNING d.id::text, d.event_id::text, d.webhook_id::text, e.type, e.data, e.create_time AS event_time, d.account_id::text, d.attempts`
+		RETURNING d.id::text, d.event_id::text, d.webhook_id::text, e.type, e.data, e.create_time AS event_time, d.account_id::text, d.attempts, d.lease_time`
 	selectSecrets = `
 		SELECT webhook_id::text, id::text, sealed_secret FROM auth.webhook_secrets
 		WHERE webhook_id = ANY (@ids::uuid[]) AND (expire_time IS NULL OR expire_time > now())
@@ -145,9 +167,13 @@ func (s *Service) leaseDue(ctx context.Context) ([]lease, map[string]endpoint, e
 	}
 	var leased []lease
 	var to map[string]endpoint
+	until := time.Now().Add(leaseLife) // by the clock of this process, not later than by that of Postgres
 	err = s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		leased = nil
 		if to, err = lockEndpoints(ctx, tx, due); err != nil || len(to) == 0 {
+			return err
+		}
+		if err = putOff(ctx, tx, slices.Collect(maps.Keys(to))); err != nil {
 			return err
 		}
 		if leased, err = leaseOf(ctx, tx, to, slow, free); err != nil || len(leased) == 0 {
@@ -157,6 +183,9 @@ func (s *Service) leaseDue(ctx context.Context) ([]lease, map[string]endpoint, e
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("lease deliveries: %w", err)
+	}
+	for i := range leased {
+		leased[i].until = until
 	}
 	return leased, to, nil
 }
@@ -176,6 +205,21 @@ func lockEndpoints(ctx context.Context, tx pgx.Tx, ids []string) (map[string]end
 	return found, err
 }
 
+// putOff puts off deliveries that wait for an earlier one of their account, so that those of
+// other accounts are among the first that are due.
+func putOff(ctx context.Context, tx pgx.Tx, ids []string) error {
+	for range maxRounds {
+		tag, err := tx.Exec(ctx, putOffWaiting, pgx.NamedArgs{"ids": ids, "looked": looked})
+		if err != nil {
+			return fmt.Errorf("put off what waits: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
 // leaseOf leases about as many deliveries as there are free places, the same number for each
 // endpoint.
 func leaseOf(ctx context.Context, tx pgx.Tx, to map[string]endpoint, slow []string, free int) ([]lease, error) {
@@ -193,7 +237,10 @@ func leaseOf(ctx context.Context, tx pgx.Tx, to map[string]endpoint, slow []stri
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[lease])
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (one lease, err error) {
+		err = row.Scan(&one.ID, &one.EventID, &one.WebhookID, &one.Type, &one.Data, &one.EventTime, &one.AccountID, &one.Attempts, &one.LeaseTime)
+		return one, err
+	})
 }
 
 func (s *Service) readSecrets(ctx context.Context, tx pgx.Tx, to map[string]endpoint) error {
@@ -223,6 +270,11 @@ func (s *Service) readSecrets(ctx context.Context, tx pgx.Tx, to map[string]endp
 
 // deliver makes one attempt and records the result.
 func (s *Service) deliver(ctx context.Context, row lease, to endpoint) {
+	attrs := []slog.Attr{slog.String("webhook_id", row.WebhookID), slog.String("delivery_id", row.ID), slog.String("type", row.Type), slog.Int("attempt", row.Attempts)}
+	if row.lost() { // this process was suspended, and another copy may have sent later events
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "webhooks: lease lost before the attempt", attrs...)
+		return
+	}
 	trying, cancel := lingering(ctx, stopGrace)
 	defer cancel()
 	var r result
@@ -232,12 +284,11 @@ func (s *Service) deliver(ctx context.Context, row lease, to endpoint) {
 		r = s.attempt(trying, row, to)
 	}
 	r.stopped = !r.ok() && ctx.Err() != nil
-	attrs := []slog.Attr{slog.String("webhook_id", row.WebhookID), slog.String("delivery_id", row.ID), slog.String("type", row.Type), slog.Int("attempt", row.Attempts)}
 	countAttempt(ctx, r)
 	if !r.ok() {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "webhooks: delivery failed", append(attrs, slog.Int("status", r.status), slog.String("cause", r.text))...)
 	}
-	if err := record(ctx, func(ctx context.Context) error { return s.settle(ctx, row, to, r) }); err != nil {
+	if err := record(ctx, row, func(ctx context.Context) error { return s.settle(ctx, row, to, r) }); err != nil {
 		s.logger.LogAttrs(ctx, slog.LevelError, "webhooks: result not recorded, the event will be sent again", append(attrs, slog.String("cause", err.Error()))...)
 	}
 }
@@ -256,12 +307,12 @@ func lingering(ctx context.Context, grace time.Duration) (context.Context, conte
 }
 
 // record writes a result, retrying while the delivery is leased.
-func record(ctx context.Context, write func(ctx context.Context) error) error {
-	for wait := 100 * time.Millisecond; ; wait *= 2 {
+func record(ctx context.Context, row lease, write func(ctx context.Context) error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, maxRecordPause) {
 		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		err := write(writing)
 		cancel()
-		if err == nil || wait > 10*time.Second {
+		if err == nil || time.Now().Add(wait).After(row.until) {
 			return err
 		}
 		select {

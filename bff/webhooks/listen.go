@@ -3,11 +3,16 @@ package webhooks
 import (
 	"context"
 	"sync"
+	"time"
 
 	"gatehouse/bff/watch"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/rpc"
 )
+
+// endGrace is how long a write to the reader may take when the stream ends.
+const endGrace = 2 * time.Second
 
 // ListenEvents implements bffv1.WebhookServiceHandler. The hub of live streams bounds it and
 // ends it, as any stream of the caller's session.
@@ -31,8 +36,9 @@ func (s *Service) ListenEvents(ctx context.Context, req *bffv1.ListenEventsReque
 		message.ListenerId = listener
 		return stream.Send(message)
 	}
-	var received sync.WaitGroup
-	received.Go(func() {
+	received := make(chan struct{})
+	go func() {
+		defer close(received)
 		for {
 			message, err := events.Receive()
 			if err == nil {
@@ -43,7 +49,7 @@ func (s *Service) ListenEvents(ctx context.Context, req *bffv1.ListenEventsReque
 				return
 			}
 		}
-	})
+	}()
 	err = s.Live.Watch(ctx, s.Caller(ctx), "", func(event watch.Event) error {
 		message := &bffv1.ListenEventsResponse{}
 		switch {
@@ -58,7 +64,12 @@ func (s *Service) ListenEvents(ctx context.Context, req *bffv1.ListenEventsReque
 	})
 	lost := context.Cause(ctx)
 	cancel(nil)
-	received.Wait()
+	select {
+	case <-received:
+	case <-time.After(endGrace): // it writes to a reader that does not read, and whose connection is open
+		rpc.InterruptWrites(ctx)
+		<-received
+	}
 	if lost != nil {
 		return s.Public(ctx, lost)
 	}

@@ -45,7 +45,8 @@ func statusOf(t *testing.T, text string) status.Status {
 var lineNames = []string{
 	"uptime_seconds", "calls_total", "calls_failed_total", "calls_running", "calls_waiting",
 	"revocations_by_stream", "revocations_age_seconds", "cache_current", "cache_calls_total", "cache_bytes",
-	"password_queue_length", "mails", "mails_oldest_seconds", "lifecycle_lag_seconds", "signing_key_age_seconds",
+	"password_queue_length", "mails", "mails_oldest_seconds",
+	"webhook_deliveries", "webhook_oldest_seconds", "webhook_endpoints", "lifecycle_lag_seconds", "signing_key_age_seconds",
 	"signing_key_next_seconds", "auth_clock_offset_seconds", "gateway_clock_offset_seconds",
 	"connections_used", "connections_max", "breaker_open", "endpoint_ejected", "memory_bytes", "goroutines",
 }

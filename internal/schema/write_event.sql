@@ -59,6 +59,13 @@ BEGIN
 			IF NEW.revoke_time IS NOT NULL AND OLD.revoke_time IS NULL THEN kinds := '{apikey.revoked}'; END IF;
 		END IF;
 	END IF;
+	IF kinds = '{}' THEN
+		RETURN NULL;
+	END IF;
+	-- The events of one account are written in the order of the commits: this lock is held
+	-- until that, and what follows sees what the holder before has committed. The rows are
+	-- locked already, so that no transaction waits for rows while it holds this lock.
+	PERFORM pg_advisory_xact_lock(hashtextextended('gatehouse events ' || account, 0));
 	IF latest IS NULL THEN
 		SELECT a.version INTO latest FROM auth.accounts a WHERE a.id = account;
 		IF latest IS NULL THEN
@@ -77,7 +84,11 @@ BEGIN
 			RETURNING id, create_time
 		)
 		INSERT INTO auth.deliveries (event_id, webhook_id, account_id, event_time)
-		SELECT written.id, wanted.id, account, written.create_time FROM written CROSS JOIN wanted;
+		-- Postgres' clock may step back, for example with a failover.
+		SELECT written.id, wanted.id, account, greatest(written.create_time, (
+			SELECT max(d.event_time) + interval '1 microsecond' FROM auth.deliveries d
+			WHERE d.webhook_id = wanted.id AND d.account_id = account AND d.sent_time IS NULL AND d.fail_time IS NULL))
+		FROM written CROSS JOIN wanted;
 	END LOOP;
 	RETURN NULL;
 END

@@ -870,7 +870,9 @@ type AuditEvent struct {
 	Count int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
 	// What "account.attributes.change" changed, such as "attributes.theme": at
 	// most 50 names, never values.
-	Changed       []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
+	Changed []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
+	// The webhook that the event is about; empty if there is none.
+	TargetId      string `protobuf:"bytes,14,opt,name=target_id,json=targetId,proto3" json:"target_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -994,6 +996,13 @@ func (x *AuditEvent) GetChanged() []string {
 		return x.Changed
 	}
 	return nil
+}
+
+func (x *AuditEvent) GetTargetId() string {
+	if x != nil {
+		return x.TargetId
+	}
+	return ""
 }
 
 // Mail is one mail of the outbox, without its content.
@@ -1327,7 +1336,7 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"email_code\x18\x04 \x01(\tB\r\xbaH\x04r\x02\x18 \x92\xe7\x18\x02\x10\x01H\x00R\temailCode\x12,\n" +
 	"\bpassword\x18\x06 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x01H\x00R\bpasswordB\x06\n" +
-	"\x04kind\"\x87\x03\n" +
+	"\x04kind\"\xa4\x03\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
@@ -1349,7 +1358,8 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12\x14\n" +
 	"\x05count\x18\f \x01(\x05R\x05count\x12\x18\n" +
-	"\achanged\x18\r \x03(\tR\achanged\"\x8b\x03\n" +
+	"\achanged\x18\r \x03(\tR\achanged\x12\x1b\n" +
+	"\ttarget_id\x18\x0e \x01(\tR\btargetId\"\x8b\x03\n" +
 	"\x04Mail\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +

@@ -143,9 +143,10 @@ var (
 
 // WebhookServiceClient is a client for the auth.v1.WebhookService service.
 type WebhookServiceClient interface {
-	// CreateWebhook creates an endpoint. Its answer alone has the secret. Errors:
-	// invalid_argument WEBHOOK_URL_INVALID or EVENT_TYPE_UNKNOWN,
-	// resource_exhausted TOO_MANY_WEBHOOKS.
+	// CreateWebhook creates an endpoint. Its answer alone has the secret; a
+	// repetition within two minutes with the same Idempotency-Key returns the
+	// same answer. Errors: invalid_argument WEBHOOK_URL_INVALID or
+	// EVENT_TYPE_UNKNOWN, resource_exhausted TOO_MANY_WEBHOOKS.
 	CreateWebhook(context.Context, *CreateWebhookRequest) (*CreateWebhookResponse, error)
 	// GetWebhook returns one endpoint. Errors: not_found WEBHOOK_NOT_FOUND.
 	GetWebhook(context.Context, *GetWebhookRequest) (*GetWebhookResponse, error)
@@ -210,9 +211,10 @@ func (s WebhookServiceListenEventsClientStream) Close() error {
 
 // WebhookServiceHandler is an implementation of the auth.v1.WebhookService service.
 type WebhookServiceHandler interface {
-	// CreateWebhook creates an endpoint. Its answer alone has the secret. Errors:
-	// invalid_argument WEBHOOK_URL_INVALID or EVENT_TYPE_UNKNOWN,
-	// resource_exhausted TOO_MANY_WEBHOOKS.
+	// CreateWebhook creates an endpoint. Its answer alone has the secret; a
+	// repetition within two minutes with the same Idempotency-Key returns the
+	// same answer. Errors: invalid_argument WEBHOOK_URL_INVALID or
+	// EVENT_TYPE_UNKNOWN, resource_exhausted TOO_MANY_WEBHOOKS.
 	CreateWebhook(context.Context, *CreateWebhookRequest) (*CreateWebhookResponse, error)
 	// GetWebhook returns one endpoint. Errors: not_found WEBHOOK_NOT_FOUND.
 	GetWebhook(context.Context, *GetWebhookRequest) (*GetWebhookResponse, error)

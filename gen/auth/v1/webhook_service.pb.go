@@ -251,9 +251,11 @@ type CreateWebhookRequest struct {
 	// Whether no events are sent yet.
 	Disabled bool `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// The verified caller and client.
-	Origin        *Origin `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Origin *Origin `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
+	// The key and the request of the public call; unset for none.
+	IdempotencyKey *IdempotencyKey `protobuf:"bytes,7,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CreateWebhookRequest) Reset() {
@@ -324,6 +326,13 @@ func (x *CreateWebhookRequest) GetDisabled() bool {
 func (x *CreateWebhookRequest) GetOrigin() *Origin {
 	if x != nil {
 		return x.Origin
+	}
+	return nil
+}
+
+func (x *CreateWebhookRequest) GetIdempotencyKey() *IdempotencyKey {
+	if x != nil {
+		return x.IdempotencyKey
 	}
 	return nil
 }
@@ -1697,14 +1706,15 @@ const file_auth_v1_webhook_service_proto_rawDesc = "" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x18\n" +
 	"\apending\x18\f \x01(\x05R\apending\x12\x16\n" +
-	"\x06failed\x18\r \x01(\x05R\x06failed\"\x8b\x02\n" +
+	"\x06failed\x18\r \x01(\x05R\x06failed\"\xcd\x02\n" +
 	"\x14CreateWebhookRequest\x12\x1a\n" +
 	"\x03url\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\x03url\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\vdescription\x12\x1e\n" +
 	"\x05types\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x05types\x12F\n" +
 	"\x12signature_versions\x18\x04 \x03(\tB\x17\xbaH\x14\x92\x01\x11\x10\x02\x18\x01\"\vr\tR\x02v1R\x03v1aR\x11signatureVersions\x12\x1a\n" +
 	"\bdisabled\x18\x05 \x01(\bR\bdisabled\x12'\n" +
-	"\x06origin\x18\x06 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"c\n" +
+	"\x06origin\x18\x06 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x12@\n" +
+	"\x0fidempotency_key\x18\a \x01(\v2\x17.auth.v1.IdempotencyKeyR\x0eidempotencyKey\"c\n" +
 	"\x15CreateWebhookResponse\x12*\n" +
 	"\awebhook\x18\x01 \x01(\v2\x10.auth.v1.WebhookR\awebhook\x12\x1e\n" +
 	"\x06secret\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\x06secret\"<\n" +
@@ -1896,63 +1906,65 @@ var file_auth_v1_webhook_service_proto_goTypes = []any{
 	(*ListenEventsResponse)(nil),   // 24: auth.v1.ListenEventsResponse
 	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
 	(*Origin)(nil),                 // 26: auth.v1.Origin
-	(*durationpb.Duration)(nil),    // 27: google.protobuf.Duration
+	(*IdempotencyKey)(nil),         // 27: auth.v1.IdempotencyKey
+	(*durationpb.Duration)(nil),    // 28: google.protobuf.Duration
 }
 var file_auth_v1_webhook_service_proto_depIdxs = []int32{
 	25, // 0: auth.v1.Webhook.fail_since_time:type_name -> google.protobuf.Timestamp
 	25, // 1: auth.v1.Webhook.create_time:type_name -> google.protobuf.Timestamp
 	25, // 2: auth.v1.Webhook.update_time:type_name -> google.protobuf.Timestamp
 	26, // 3: auth.v1.CreateWebhookRequest.origin:type_name -> auth.v1.Origin
-	1,  // 4: auth.v1.CreateWebhookResponse.webhook:type_name -> auth.v1.Webhook
-	1,  // 5: auth.v1.GetWebhookResponse.webhook:type_name -> auth.v1.Webhook
-	1,  // 6: auth.v1.ListWebhooksResponse.webhooks:type_name -> auth.v1.Webhook
-	26, // 7: auth.v1.UpdateWebhookRequest.origin:type_name -> auth.v1.Origin
-	1,  // 8: auth.v1.UpdateWebhookResponse.webhook:type_name -> auth.v1.Webhook
-	26, // 9: auth.v1.DeleteWebhookRequest.origin:type_name -> auth.v1.Origin
-	26, // 10: auth.v1.RotateSecretRequest.origin:type_name -> auth.v1.Origin
-	1,  // 11: auth.v1.RotateSecretResponse.webhook:type_name -> auth.v1.Webhook
-	26, // 12: auth.v1.SendTestRequest.origin:type_name -> auth.v1.Origin
-	16, // 13: auth.v1.SendTestResponse.delivery:type_name -> auth.v1.Delivery
-	0,  // 14: auth.v1.Delivery.status:type_name -> auth.v1.DeliveryStatus
-	27, // 15: auth.v1.Delivery.last_duration:type_name -> google.protobuf.Duration
-	25, // 16: auth.v1.Delivery.event_time:type_name -> google.protobuf.Timestamp
-	25, // 17: auth.v1.Delivery.next_attempt_time:type_name -> google.protobuf.Timestamp
-	25, // 18: auth.v1.Delivery.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 19: auth.v1.ListDeliveriesRequest.status:type_name -> auth.v1.DeliveryStatus
-	16, // 20: auth.v1.ListDeliveriesResponse.deliveries:type_name -> auth.v1.Delivery
-	26, // 21: auth.v1.RetryDeliveryRequest.origin:type_name -> auth.v1.Origin
-	16, // 22: auth.v1.RetryDeliveryResponse.delivery:type_name -> auth.v1.Delivery
-	25, // 23: auth.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	26, // 24: auth.v1.ReplayEventsRequest.origin:type_name -> auth.v1.Origin
-	25, // 25: auth.v1.ReplayEventsResponse.next_start_time:type_name -> google.protobuf.Timestamp
-	26, // 26: auth.v1.ListenEventsRequest.origin:type_name -> auth.v1.Origin
-	2,  // 27: auth.v1.WebhookService.CreateWebhook:input_type -> auth.v1.CreateWebhookRequest
-	4,  // 28: auth.v1.WebhookService.GetWebhook:input_type -> auth.v1.GetWebhookRequest
-	6,  // 29: auth.v1.WebhookService.ListWebhooks:input_type -> auth.v1.ListWebhooksRequest
-	8,  // 30: auth.v1.WebhookService.UpdateWebhook:input_type -> auth.v1.UpdateWebhookRequest
-	10, // 31: auth.v1.WebhookService.DeleteWebhook:input_type -> auth.v1.DeleteWebhookRequest
-	12, // 32: auth.v1.WebhookService.RotateSecret:input_type -> auth.v1.RotateSecretRequest
-	14, // 33: auth.v1.WebhookService.SendTest:input_type -> auth.v1.SendTestRequest
-	17, // 34: auth.v1.WebhookService.ListDeliveries:input_type -> auth.v1.ListDeliveriesRequest
-	19, // 35: auth.v1.WebhookService.RetryDelivery:input_type -> auth.v1.RetryDeliveryRequest
-	21, // 36: auth.v1.WebhookService.ReplayEvents:input_type -> auth.v1.ReplayEventsRequest
-	23, // 37: auth.v1.WebhookService.ListenEvents:input_type -> auth.v1.ListenEventsRequest
-	3,  // 38: auth.v1.WebhookService.CreateWebhook:output_type -> auth.v1.CreateWebhookResponse
-	5,  // 39: auth.v1.WebhookService.GetWebhook:output_type -> auth.v1.GetWebhookResponse
-	7,  // 40: auth.v1.WebhookService.ListWebhooks:output_type -> auth.v1.ListWebhooksResponse
-	9,  // 41: auth.v1.WebhookService.UpdateWebhook:output_type -> auth.v1.UpdateWebhookResponse
-	11, // 42: auth.v1.WebhookService.DeleteWebhook:output_type -> auth.v1.DeleteWebhookResponse
-	13, // 43: auth.v1.WebhookService.RotateSecret:output_type -> auth.v1.RotateSecretResponse
-	15, // 44: auth.v1.WebhookService.SendTest:output_type -> auth.v1.SendTestResponse
-	18, // 45: auth.v1.WebhookService.ListDeliveries:output_type -> auth.v1.ListDeliveriesResponse
-	20, // 46: auth.v1.WebhookService.RetryDelivery:output_type -> auth.v1.RetryDeliveryResponse
-	22, // 47: auth.v1.WebhookService.ReplayEvents:output_type -> auth.v1.ReplayEventsResponse
-	24, // 48: auth.v1.WebhookService.ListenEvents:output_type -> auth.v1.ListenEventsResponse
-	38, // [38:49] is the sub-list for method output_type
-	27, // [27:38] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	27, // 4: auth.v1.CreateWebhookRequest.idempotency_key:type_name -> auth.v1.IdempotencyKey
+	1,  // 5: auth.v1.CreateWebhookResponse.webhook:type_name -> auth.v1.Webhook
+	1,  // 6: auth.v1.GetWebhookResponse.webhook:type_name -> auth.v1.Webhook
+	1,  // 7: auth.v1.ListWebhooksResponse.webhooks:type_name -> auth.v1.Webhook
+	26, // 8: auth.v1.UpdateWebhookRequest.origin:type_name -> auth.v1.Origin
+	1,  // 9: auth.v1.UpdateWebhookResponse.webhook:type_name -> auth.v1.Webhook
+	26, // 10: auth.v1.DeleteWebhookRequest.origin:type_name -> auth.v1.Origin
+	26, // 11: auth.v1.RotateSecretRequest.origin:type_name -> auth.v1.Origin
+	1,  // 12: auth.v1.RotateSecretResponse.webhook:type_name -> auth.v1.Webhook
+	26, // 13: auth.v1.SendTestRequest.origin:type_name -> auth.v1.Origin
+	16, // 14: auth.v1.SendTestResponse.delivery:type_name -> auth.v1.Delivery
+	0,  // 15: auth.v1.Delivery.status:type_name -> auth.v1.DeliveryStatus
+	28, // 16: auth.v1.Delivery.last_duration:type_name -> google.protobuf.Duration
+	25, // 17: auth.v1.Delivery.event_time:type_name -> google.protobuf.Timestamp
+	25, // 18: auth.v1.Delivery.next_attempt_time:type_name -> google.protobuf.Timestamp
+	25, // 19: auth.v1.Delivery.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 20: auth.v1.ListDeliveriesRequest.status:type_name -> auth.v1.DeliveryStatus
+	16, // 21: auth.v1.ListDeliveriesResponse.deliveries:type_name -> auth.v1.Delivery
+	26, // 22: auth.v1.RetryDeliveryRequest.origin:type_name -> auth.v1.Origin
+	16, // 23: auth.v1.RetryDeliveryResponse.delivery:type_name -> auth.v1.Delivery
+	25, // 24: auth.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	26, // 25: auth.v1.ReplayEventsRequest.origin:type_name -> auth.v1.Origin
+	25, // 26: auth.v1.ReplayEventsResponse.next_start_time:type_name -> google.protobuf.Timestamp
+	26, // 27: auth.v1.ListenEventsRequest.origin:type_name -> auth.v1.Origin
+	2,  // 28: auth.v1.WebhookService.CreateWebhook:input_type -> auth.v1.CreateWebhookRequest
+	4,  // 29: auth.v1.WebhookService.GetWebhook:input_type -> auth.v1.GetWebhookRequest
+	6,  // 30: auth.v1.WebhookService.ListWebhooks:input_type -> auth.v1.ListWebhooksRequest
+	8,  // 31: auth.v1.WebhookService.UpdateWebhook:input_type -> auth.v1.UpdateWebhookRequest
+	10, // 32: auth.v1.WebhookService.DeleteWebhook:input_type -> auth.v1.DeleteWebhookRequest
+	12, // 33: auth.v1.WebhookService.RotateSecret:input_type -> auth.v1.RotateSecretRequest
+	14, // 34: auth.v1.WebhookService.SendTest:input_type -> auth.v1.SendTestRequest
+	17, // 35: auth.v1.WebhookService.ListDeliveries:input_type -> auth.v1.ListDeliveriesRequest
+	19, // 36: auth.v1.WebhookService.RetryDelivery:input_type -> auth.v1.RetryDeliveryRequest
+	21, // 37: auth.v1.WebhookService.ReplayEvents:input_type -> auth.v1.ReplayEventsRequest
+	23, // 38: auth.v1.WebhookService.ListenEvents:input_type -> auth.v1.ListenEventsRequest
+	3,  // 39: auth.v1.WebhookService.CreateWebhook:output_type -> auth.v1.CreateWebhookResponse
+	5,  // 40: auth.v1.WebhookService.GetWebhook:output_type -> auth.v1.GetWebhookResponse
+	7,  // 41: auth.v1.WebhookService.ListWebhooks:output_type -> auth.v1.ListWebhooksResponse
+	9,  // 42: auth.v1.WebhookService.UpdateWebhook:output_type -> auth.v1.UpdateWebhookResponse
+	11, // 43: auth.v1.WebhookService.DeleteWebhook:output_type -> auth.v1.DeleteWebhookResponse
+	13, // 44: auth.v1.WebhookService.RotateSecret:output_type -> auth.v1.RotateSecretResponse
+	15, // 45: auth.v1.WebhookService.SendTest:output_type -> auth.v1.SendTestResponse
+	18, // 46: auth.v1.WebhookService.ListDeliveries:output_type -> auth.v1.ListDeliveriesResponse
+	20, // 47: auth.v1.WebhookService.RetryDelivery:output_type -> auth.v1.RetryDeliveryResponse
+	22, // 48: auth.v1.WebhookService.ReplayEvents:output_type -> auth.v1.ReplayEventsResponse
+	24, // 49: auth.v1.WebhookService.ListenEvents:output_type -> auth.v1.ListenEventsResponse
+	39, // [39:50] is the sub-list for method output_type
+	28, // [28:39] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_webhook_service_proto_init() }

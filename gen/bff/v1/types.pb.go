@@ -595,7 +595,9 @@ type AuditEvent struct {
 	Count int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
 	// What "account.attributes.change" changed, such as "attributes.theme": at
 	// most 50 names, never values.
-	Changed       []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
+	Changed []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
+	// The webhook that the event is about; empty if there is none.
+	TargetId      string `protobuf:"bytes,14,opt,name=target_id,json=targetId,proto3" json:"target_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -719,6 +721,13 @@ func (x *AuditEvent) GetChanged() []string {
 		return x.Changed
 	}
 	return nil
+}
+
+func (x *AuditEvent) GetTargetId() string {
+	if x != nil {
+		return x.TargetId
+	}
+	return ""
 }
 
 // Mail is one mail of the outbox, without its content.
@@ -1192,7 +1201,7 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"expires_in\x18\x03 \x01(\x05B\t\x92\xe7\x18\x05\x1a\x03600R\texpiresIn\x12J\n" +
 	"\x0fpasskey_options\x18\x04 \x01(\v2\x17.google.protobuf.StructB\b\x92\xe7\x18\x04\x10\x01\x1a\x00R\x0epasskeyOptions\"\x12\n" +
-	"\x10VerificationSent\"\xb1\x05\n" +
+	"\x10VerificationSent\"\xd6\x05\n" +
 	"\n" +
 	"AuditEvent\x12:\n" +
 	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-3c11-7b52-8f0e-1f6a0c9d2b71R\x02id\x12;\n" +
@@ -1213,7 +1222,8 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\v \x01(\tB*\x92\xe7\x18&\x1a$5f0c2f6e-6a3c-4a43-9a35-0d0a6b1c2d3eR\trequestId\x12\x14\n" +
 	"\x05count\x18\f \x01(\x05R\x05count\x12\x18\n" +
-	"\achanged\x18\r \x03(\tR\achanged\"\xb5\x04\n" +
+	"\achanged\x18\r \x03(\tR\achanged\x12#\n" +
+	"\ttarget_id\x18\x0e \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\btargetId\"\xb5\x04\n" +
 	"\x04Mail\x12:\n" +
 	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-5d22-7a90-b1c7-93e2f4a6d8b0R\x02id\x12(\n" +
 	"\x04kind\x18\x02 \x01(\tB\x14\x92\xe7\x18\x10\x1a\x0ereset_passwordR\x04kind\x123\n" +

@@ -1865,12 +1865,12 @@ const file_bff_v1_webhook_service_proto_rawDesc = "" +
 	"\x1bDELIVERY_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17DELIVERY_STATUS_PENDING\x10\x01\x12\x18\n" +
 	"\x14DELIVERY_STATUS_SENT\x10\x02\x12\x1a\n" +
-	"\x16DELIVERY_STATUS_FAILED\x10\x032\xe4\x0e\n" +
-	"\x0eWebhookService\x12\x81\x02\n" +
-	"\rCreateWebhook\x12\x1c.bff.v1.CreateWebhookRequest\x1a\x1d.bff.v1.CreateWebhookResponse\"\xb2\x01\x8a\xe7\x18\x92\x01\n" +
+	"\x16DELIVERY_STATUS_FAILED\x10\x032\xe6\x0e\n" +
+	"\x0eWebhookService\x12\x83\x02\n" +
+	"\rCreateWebhook\x12\x1c.bff.v1.CreateWebhookRequest\x1a\x1d.bff.v1.CreateWebhookResponse\"\xb4\x01\x8a\xe7\x18\x94\x01\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x02R%/api/v1/webhooks/{webhook.webhook_id}ZK{\"url\":\"https://example.com/hooks\",\"types\":[\"user.created\",\"user.deleted\"]}`\x02\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/webhooks\x12\x92\x01\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x02H\x01R%/api/v1/webhooks/{webhook.webhook_id}ZK{\"url\":\"https://example.com/hooks\",\"types\":[\"user.created\",\"user.deleted\"]}`\x02\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/webhooks\x12\x92\x01\n" +
 	"\n" +
 	"GetWebhook\x12\x19.bff.v1.GetWebhookRequest\x1a\x1a.bff.v1.GetWebhookResponse\"M\x8a\xe7\x18!\n" +
 	"\t\"\a\n" +

@@ -593,7 +593,9 @@ type AuditEvent struct {
 	Count int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
 	// What "account.attributes.change" changed, such as "attributes.theme": at
 	// most 50 names, never values.
-	Changed       []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
+	Changed []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
+	// The webhook that the event is about; empty if there is none.
+	TargetId      string `protobuf:"bytes,14,opt,name=target_id,json=targetId,proto3" json:"target_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -717,6 +719,13 @@ func (x *AuditEvent) GetChanged() []string {
 		return x.Changed
 	}
 	return nil
+}
+
+func (x *AuditEvent) GetTargetId() string {
+	if x != nil {
+		return x.TargetId
+	}
+	return ""
 }
 
 // Mail is one mail of the outbox, without its content.
@@ -1182,7 +1191,7 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12@\n" +
 	"\x0fpasskey_options\x18\x04 \x01(\v2\x17.google.protobuf.StructR\x0epasskeyOptions\"\x12\n" +
-	"\x10VerificationSent\"\x81\x03\n" +
+	"\x10VerificationSent\"\x9e\x03\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
@@ -1203,7 +1212,8 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12\x14\n" +
 	"\x05count\x18\f \x01(\x05R\x05count\x12\x18\n" +
-	"\achanged\x18\r \x03(\tR\achanged\"\x84\x03\n" +
+	"\achanged\x18\r \x03(\tR\achanged\x12\x1b\n" +
+	"\ttarget_id\x18\x0e \x01(\tR\btargetId\"\x84\x03\n" +
 	"\x04Mail\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +

@@ -145,9 +145,10 @@ var (
 // WebhookServiceClient is a client for the bff.v1.WebhookService service.
 type WebhookServiceClient interface {
 	// CreateWebhook creates an endpoint. The answer alone has its secret, which
-	// verifies the signatures v1; public_keys verify v1a. Errors: invalid_argument
-	// WEBHOOK_URL_INVALID or EVENT_TYPE_UNKNOWN, resource_exhausted
-	// TOO_MANY_WEBHOOKS.
+	// verifies the signatures v1; public_keys verify v1a. Send an Idempotency-Key
+	// header, and send the same key when you retry: for two minutes the answer is
+	// the same, with the secret. Errors: invalid_argument WEBHOOK_URL_INVALID or
+	// EVENT_TYPE_UNKNOWN, resource_exhausted TOO_MANY_WEBHOOKS.
 	CreateWebhook(context.Context, *CreateWebhookRequest) (*CreateWebhookResponse, error)
 	// GetWebhook returns one endpoint. Errors: not_found WEBHOOK_NOT_FOUND.
 	GetWebhook(context.Context, *GetWebhookRequest) (*GetWebhookResponse, error)
@@ -218,9 +219,10 @@ func (s WebhookServiceListenEventsClientStream) Close() error {
 // WebhookServiceHandler is an implementation of the bff.v1.WebhookService service.
 type WebhookServiceHandler interface {
 	// CreateWebhook creates an endpoint. The answer alone has its secret, which
-	// verifies the signatures v1; public_keys verify v1a. Errors: invalid_argument
-	// WEBHOOK_URL_INVALID or EVENT_TYPE_UNKNOWN, resource_exhausted
-	// TOO_MANY_WEBHOOKS.
+	// verifies the signatures v1; public_keys verify v1a. Send an Idempotency-Key
+	// header, and send the same key when you retry: for two minutes the answer is
+	// the same, with the secret. Errors: invalid_argument WEBHOOK_URL_INVALID or
+	// EVENT_TYPE_UNKNOWN, resource_exhausted TOO_MANY_WEBHOOKS.
 	CreateWebhook(context.Context, *CreateWebhookRequest) (*CreateWebhookResponse, error)
 	// GetWebhook returns one endpoint. Errors: not_found WEBHOOK_NOT_FOUND.
 	GetWebhook(context.Context, *GetWebhookRequest) (*GetWebhookResponse, error)

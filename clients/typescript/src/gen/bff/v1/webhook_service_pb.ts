@@ -1654,9 +1654,10 @@ export const DeliveryStatusSchema: GenEnum<DeliveryStatus, DeliveryStatusJson> =
 export const WebhookService: GenService<{
   /**
    * CreateWebhook creates an endpoint. The answer alone has its secret, which
-   * verifies the signatures v1; public_keys verify v1a. Errors: invalid_argument
-   * WEBHOOK_URL_INVALID or EVENT_TYPE_UNKNOWN, resource_exhausted
-   * TOO_MANY_WEBHOOKS.
+   * verifies the signatures v1; public_keys verify v1a. Send an Idempotency-Key
+   * header, and send the same key when you retry: for two minutes the answer is
+   * the same, with the secret. Errors: invalid_argument WEBHOOK_URL_INVALID or
+   * EVENT_TYPE_UNKNOWN, resource_exhausted TOO_MANY_WEBHOOKS.
    *
    * @generated from rpc bff.v1.WebhookService.CreateWebhook
    */
