@@ -29,11 +29,13 @@ var authService = Definition{
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &providerFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &webhookFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &productFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &providerFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &webhookFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
 		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
+		"GATEHOUSE_APP_NAME: ${GATEHOUSE_APP_NAME:-Gatehouse}",
+		"GATEHOUSE_PAGES: ${GATEHOUSE_PAGES:-on}",
 		"GATEHOUSE_REGISTRATION: ${GATEHOUSE_REGISTRATION:-open}",
 		"GATEHOUSE_EMAIL_SIGN_IN: ${GATEHOUSE_EMAIL_SIGN_IN:-off}",
 		"GATEHOUSE_SIGNUP_DOMAINS: ${GATEHOUSE_SIGNUP_DOMAINS}",
@@ -56,7 +58,7 @@ var authService = Definition{
 
 func buildAuth(ctx context.Context, h *host) (*built, error) {
 	s := h.settings
-	accounts, mail := find[*accountFlags](s), find[*mailFlags](s)
+	accounts, mail, product := find[*accountFlags](s), find[*mailFlags](s), find[*productFlags](s)
 	if !mail.enabled() {
 		h.logger.Warn("mail disabled, password resets and email verification are unavailable", "fix", "set SMTP_URL")
 	}
@@ -71,7 +73,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		RememberDevice:  find[*deviceFlags](s).rememberDevice,
 		WebhookNetworks: find[*webhookFlags](s).networks, WebhookLocalhost: s.command == commandUp,
 		KeyLife: accounts.keyLife, AuditLife: accounts.auditLife,
-		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,
+		Mailer: mail.mailer(h.logger), MailFrom: product.sender(s, mail.from), MailTemplates: product.signMails(s, mail.templates),
 		Logger: h.logger,
 	})
 	if err != nil {

@@ -16,11 +16,12 @@ var bffService = Definition{
 	Help:   "Run the gateway, the public API.",
 	Listen: "127.0.0.1:8001",
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &pagesFlags{}, &emailSignInFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &factorFlags{}, &securityFlags{}, &throttleFlags{}, &gatewayFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &productFlags{}, &pagesFlags{}, &emailSignInFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &factorFlags{}, &securityFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
 		"GATEHOUSE_APP_NAME: ${GATEHOUSE_APP_NAME:-Gatehouse}",
+		"GATEHOUSE_PAGES: ${GATEHOUSE_PAGES:-on}",
 		"GATEHOUSE_EMAIL_SIGN_IN: ${GATEHOUSE_EMAIL_SIGN_IN:-off}",
 		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
 		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",

@@ -142,8 +142,8 @@ func (b *Brand) takeFacts(text []byte, mistakes *Mistakes) {
 		mistakes.add("brand.json", lineOf(text, err, decoder.InputOffset()), "%v", err)
 		return
 	}
-	if len([]rune(facts.Name)) > 64 {
-		mistakes.add("brand.json", lineWith(text, `"name"`), "name is longer than 64 characters")
+	if problem := CheckName(facts.Name); problem != "" {
+		mistakes.add("brand.json", lineWith(text, `"name"`), "name %s", problem)
 	}
 	for _, link := range facts.Links {
 		parsed, err := url.Parse(link.URL)

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -35,6 +36,12 @@ const (
 // mail is looked for from the recipient's language to the more general ones, and
 // at last in English (RFC 4647, lookup): pt-BR, pt, en.
 type Templates struct {
+	// App is the product's name in the mails; the host of the letter's Site if empty.
+	App string
+	// Pages says that the letter's Site has pages for people, which the advice in a
+	// mail links to.
+	Pages bool
+
 	byLanguage map[string]map[string]template // by the tag in lower case, and the kind
 }
 
@@ -73,8 +80,11 @@ type page struct {
 	Language, Direction string
 	// Email is the recipient's.
 	Email string
+	// App is the product's name.
+	App string
 	// Site is the public URL, and Host its host.
 	Site, Host string
+	Pages      pageLinks
 	Link       string
 	// Minutes is for how long the link works.
 	Minutes int
@@ -235,7 +245,9 @@ const (
 // check renders it with everything and with nothing.
 func (t template) check(original template) error {
 	sample := page{Email: "ada@example.com", Site: "https://example.com", Host: "example.com", Link: sampleLink, Minutes: 30}
+	sample.App = sample.Host
 	bare := sample
+	sample.App, sample.Pages = "Example", pagesAt(sample.Site)
 	sample.FirstName, sample.IPAddress, sample.UserAgent, sample.Time = "Ada", "203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"
 	sample.NewEmail, sample.OldEmail, sample.Code, sample.CodesLeft, sample.Provider = "new@example.com", "old@example.com", sampleCode, "9", "Google"
 	for _, p := range []page{sample, bare} {
@@ -285,7 +297,12 @@ func (t *Templates) Render(letter Letter) (Rendered, error) {
 	if _, rest, ok := strings.Cut(host, "://"); ok {
 		host = rest
 	}
+	var pages pageLinks
+	if t.Pages {
+		pages = pagesAt(letter.Site)
+	}
 	rendered, err := found.render(page{
+		App: cmp.Or(short(t.App), host), Pages: pages,
 		Email: letter.To, Site: letter.Site, Host: host, Link: letter.Link, Minutes: int(letter.LinkLife.Minutes()),
 		FirstName:  name(letter.Values["first_name"]),
 		IPAddress:  short(letter.Values["ip_address"]),

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import * as oauth from "oauth4webapi";
 import { expect, inject, test } from "vitest";
 import { api as expressApi } from "../examples/protect/express.js";
 import { api as fastifyApi } from "../examples/protect/fastify.js";
@@ -93,4 +94,21 @@ test("a verifier of one kind of token refuses the other", async () => {
   const { token } = await register();
   const behind = createVerifier({ issuer, audience: "gatehouse", keysUrl: `${issuer}/.well-known/jwks.json` });
   expect(await refusal(behind.verify(token))).toContain("not identity+jwt");
+});
+
+test("middleware that discovers the issuer verifies an access token by RFC 9068", async () => {
+  const issuer = new URL(inject("baseUrl"));
+  const insecure = { [oauth.allowInsecureRequests]: true }; // the test's gateway is plain HTTP
+  const server = await oauth.processDiscoveryResponse(issuer, await oauth.discoveryRequest(issuer, { algorithm: "oauth2", ...insecure }));
+  expect(server).toEqual({ issuer: inject("baseUrl"), jwks_uri: `${inject("baseUrl")}/.well-known/jwks.json`, response_types_supported: [] });
+  expect((await fetch(new URL("/.well-known/openid-configuration", issuer))).status).toBe(404);
+
+  const { id, token } = await register();
+  const call = (authorization: string) => new Request("http://localhost/orders", { headers: { Authorization: authorization } });
+  const options = { ...insecure, signingAlgorithms: ["EdDSA"] };
+  expect(await oauth.validateJwtAccessToken(server, call(`Bearer ${token}`), "gatehouse", options)).toMatchObject({ sub: id, iss: inject("baseUrl"), aud: ["gatehouse"] });
+  const [head, , signature] = token.split(".");
+  const forged = `${head}.${Buffer.from(JSON.stringify({ sub: id })).toString("base64url")}.${signature}`;
+  await expect(oauth.validateJwtAccessToken(server, call(`Bearer ${forged}`), "gatehouse", options)).rejects.toThrow();
+  await expect(oauth.validateJwtAccessToken(server, call(`Bearer ${token}`), "shop", options)).rejects.toThrow(/aud/);
 });

@@ -1,37 +1,33 @@
 import { execFile, execFileSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { build } from "vite";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 const home = fileURLToPath(new URL("..", import.meta.url));
 let work = "";
 let packed = "";
 
-// The package as a registry would serve it, in a project that has nothing else but the
-// dependencies that it declares, React and Vite.
+// The package as a registry would serve it, installed into an empty folder with React, Vite
+// and the compiler, as npm resolves them.
 beforeAll(() => {
   work = mkdtempSync(join(tmpdir(), "gatehouse-pack-"));
   const [{ filename }] = JSON.parse(execFileSync("npm", ["pack", "--json", "--pack-destination", work], { cwd: home, encoding: "utf8" })) as [{ filename: string }];
+  const { devDependencies } = manifest(home);
+  const others = ["react", "react-dom", "vite", "typescript", "@types/react", "@types/react-dom"].map((name) => `${name}@${devDependencies[name]}`);
+  writeFileSync(join(work, "package.json"), JSON.stringify({ type: "module" }));
+  execFileSync("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error", `./${filename}`, ...others], { cwd: work, stdio: "inherit" });
   packed = join(work, "node_modules", "@gatehouse", "client");
-  mkdirSync(packed, { recursive: true });
-  execFileSync("tar", ["-xzf", join(work, filename), "--strip-components=1", "-C", packed]);
-  const { dependencies } = manifest(packed);
-  for (const name of [...Object.keys(dependencies), "react", "react-dom", "scheduler", "@types/react", "@types/react-dom", "csstype"]) {
-    const link = join(work, "node_modules", name);
-    mkdirSync(join(link, ".."), { recursive: true });
-    symlinkSync(join(home, "node_modules", name), link);
-  }
-});
+}, 180_000);
 
 afterAll(() => rmSync(work, { recursive: true, force: true }));
 
 function manifest(folder: string) {
   return JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as {
-    license: string; version: string; dependencies: Record<string, string>;
+    license: string; version: string; dependencies: Record<string, string>; devDependencies: Record<string, string>;
+    exports: Record<string, { types: string; default: string }>;
     peerDependencies: Record<string, string>; peerDependenciesMeta: Record<string, { optional: boolean }>;
   };
 }
@@ -49,20 +45,35 @@ test("Vite builds a React page with the package, and its types check", { timeout
   const example = join(home, "examples", "react-components");
   for (const file of ["main.tsx", "app.tsx"]) copyFileSync(join(example, file), join(work, file));
   writeFileSync(join(work, "index.html"), `<!doctype html><div id="root"></div><script type="module" src="/main.tsx"></script>`);
-  writeFileSync(join(work, "package.json"), JSON.stringify({ type: "module" }));
   const compilerOptions = { target: "ES2022", lib: ["ES2022", "DOM"], module: "ESNext", moduleResolution: "bundler", jsx: "react-jsx", strict: true, noEmit: true, skipLibCheck: false, types: [] };
   writeFileSync(join(work, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["*.tsx"] }));
-  const compile = () => promisify(execFile)("node", [join(home, "node_modules", "typescript", "bin", "tsc")], { cwd: work });
+  const compile = () => promisify(execFile)("npx", ["tsc"], { cwd: work });
   await compile();
   // The check would fail without types: a misspelt property is found.
   writeFileSync(join(work, "wrong.tsx"), `import { useUser } from "@gatehouse/client/react"; export const Wrong = () => <p>{useUser()?.fristName}</p>;`);
   await expect(compile()).rejects.toThrow();
   rmSync(join(work, "wrong.tsx"));
 
-  const built = await build({ root: work, logLevel: "error", configFile: false, build: { write: false }, resolve: { preserveSymlinks: false } });
-  const { output } = Array.isArray(built) ? built[0]! : (built as Exclude<typeof built, unknown[] | { close: unknown }>);
-  const script = output.find((file) => file.type === "chunk")!;
-  expect(script.type === "chunk" && /x-gatehouse-session/i.test(script.code) && /gatehouse-sign-in/.test(script.code)).toBe(true);
+  await promisify(execFile)("npx", ["vite", "build", "--logLevel", "error"], { cwd: work });
+  const scripts = readdirSync(join(work, "dist", "assets")).filter((file) => file.endsWith(".js"));
+  expect(scripts.length).toBe(1);
+  const script = readFileSync(join(work, "dist", "assets", scripts[0]!), "utf8");
+  expect(/x-gatehouse-session/i.test(script) && /gatehouse-sign-in/.test(script)).toBe(true);
+});
+
+// Next.js writes "node" into the settings of a project that has none.
+test.each([["ESNext", "node"], ["ESNext", "bundler"], ["NodeNext", "NodeNext"]])("the types of every entry are found by a compiler with the module %s and the resolution %s", { timeout: 120_000 }, async (module, moduleResolution) => {
+  const folder = join(work, moduleResolution);
+  mkdirSync(folder);
+  const entries = Object.keys(manifest(packed).exports).map((entry) => entry.replace(".", "@gatehouse/client"));
+  expect(entries).toEqual(["@gatehouse/client", "@gatehouse/client/react", "@gatehouse/client/server"]);
+  const lines = entries.map((entry, i) => `import * as entry${i} from "${entry}"; const wrong${i}: number = entry${i};`);
+  writeFileSync(join(folder, "main.ts"), lines.join("\n"));
+  const compilerOptions = { target: "ES2022", lib: ["ES2022", "DOM"], module, moduleResolution, strict: true, noEmit: true, skipLibCheck: true, types: [] };
+  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["main.ts"] }));
+  const said = await promisify(execFile)("npx", ["tsc", "--project", moduleResolution], { cwd: work }).then(() => "", (thrown: { stdout: string }) => thrown.stdout);
+  // Each entry is known: what is wrong is its use as a number alone.
+  expect(said.match(/error TS\d+/g), said).toEqual(["error TS2322", "error TS2322", "error TS2322"]);
 });
 
 test("React is needed by its entry alone", () => {

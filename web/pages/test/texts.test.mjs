@@ -79,6 +79,14 @@ describe("the names of events", () => {
   });
 });
 
+describe("the names of mails", () => {
+  it("are those of the templates", () => {
+    const kinds = readdirSync(join(source, "../../../internal/mail/templates/en")).map(file => file.replace(/\.tmpl$/, "")).sort();
+    assert.ok(kinds.length > 20);
+    for (const [name, all] of Object.entries(texts)) assert.deepEqual(Object.keys(all).filter(key => key.startsWith("mail_kind.")).map(key => key.slice(10)).sort(), kinds, name);
+  });
+});
+
 describe("the names of the events of webhooks", () => {
   const documented = readFileSync(join(source, "../../../docs/how-to/webhooks.md"), "utf8").match(/^\| `[a-z_.]+`[^|]*/gm).flatMap(cell => cell.match(/`[a-z]+\.[a-z_]+`/g) ?? []).map(quoted => quoted.slice(1, -1));
 
