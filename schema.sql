@@ -370,7 +370,7 @@ CREATE TABLE auth.identities (
     issuer               text        NOT NULL,
     subject              text        NOT NULL,
     account_id           uuid        NOT NULL,
-    -- The id of the provider in GATEHOUSE_PROVIDERS that it was linked by.
+    -- The id of the provider in GATEHOUSE_PROVIDERS by which it was last used.
     provider             text        NOT NULL,
     -- What the provider last said, to show; it links nothing.
     email                text        NOT NULL DEFAULT '',

@@ -193,7 +193,7 @@ func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.A
 	if _, err := tx.Exec(ctx, deleteAccount, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return fmt.Errorf("delete the account: %w", err)
 	}
-	if err := accounts.KeepAdministrator(ctx, tx, account); err != nil {
+	if err := s.accounts.KeepAdministrator(ctx, tx, account); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, eraseByAddress, pgx.NamedArgs{"email": account.GetEmail()}); err != nil {

@@ -453,17 +453,17 @@ func TestUnlinkingLeavesAWayToSignIn(t *testing.T) {
 			if email {
 				change = byCode
 			}
-			f := newFederated(t, change)
+			f := newFederated(t, change, withPasskeys)
 			account, origin, identity := f.linked(t, "grace@example.com", "grace")
 			begun := f.mustSignIn(t)
 			if !password {
 				f.exec(t, `UPDATE auth.accounts SET password_hash = ''`)
 			}
 			if passkey {
-				f.exec(t, `INSERT INTO auth.passkeys (id, account_id, credential_id, record, rp_id, aaguid, name) VALUES (gen_random_uuid(), $1, 'x', '{}', 'localhost', gen_random_uuid(), 'x')`, account.GetId())
+				f.exec(t, `INSERT INTO auth.passkeys (id, account_id, credential_id, record, rp_id, aaguid, name) VALUES (gen_random_uuid(), $1, 'x', '{}', $2, gen_random_uuid(), 'x')`, account.GetId(), passkeyRPID)
 			}
 			if second {
-				f.exec(t, `INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), 'https://other.example', 'grace', $1, 'work')`, account.GetId())
+				f.exec(t, `INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), $2, 'second', $1, 'other')`, account.GetId(), f.provider.Issuer())
 			}
 			_, err := f.federation.UnlinkIdentity(t.Context(), &authv1.UnlinkIdentityRequest{IdentityId: identity.GetIdentityId(), Origin: origin})
 			if ways == 0 {

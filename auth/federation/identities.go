@@ -27,7 +27,7 @@ const (
 	selectIdentity = `SELECT ` + identityColumns + ` FROM auth.identities WHERE id = @id AND account_id = @account_id`
 	selectOwner    = `SELECT id::text, account_id::text FROM auth.identities WHERE issuer = @issuer AND subject = @subject`
 	useIdentity    = `
-		UPDATE auth.identities SET last_used_time = clock_timestamp(), email = @email, email_authoritative = @authoritative
+		UPDATE auth.identities SET last_used_time = clock_timestamp(), provider = @provider, email = @email, email_authoritative = @authoritative
 		WHERE id = @id AND account_id = @account_id`
 	insertIdentity = `
 		INSERT INTO auth.identities (id, issuer, subject, account_id, provider, email, email_authoritative)
@@ -39,7 +39,6 @@ const (
 		SET has_sign_in = EXISTS (SELECT FROM auth.passkeys WHERE account_id = a.id AND block_time IS NULL)
 			OR EXISTS (SELECT FROM auth.identities WHERE account_id = a.id)
 		WHERE a.id = @account_id`
-	existsWayIn = `SELECT has_sign_in OR password_hash <> '' FROM auth.accounts WHERE id = @account_id`
 )
 
 // List returns an account's identities, the oldest first.
@@ -245,12 +244,10 @@ func (s *Service) unlink(ctx context.Context, tx pgx.Tx, account *authv1.Account
 	if _, err := tx.Exec(ctx, noteSignIn, args); err != nil {
 		return fmt.Errorf("note the way to sign in: %w", err)
 	}
-	var can bool
-	if err := tx.QueryRow(ctx, existsWayIn, args).Scan(&can); err != nil {
-		return fmt.Errorf("look for a way to sign in: %w", err)
-	}
-	if !can && !s.Codes.SignsIn() {
-		return accounts.ErrLastSignIn
+	if !s.Codes.SignsIn() {
+		if err := s.Accounts.WaysIn.Require(ctx, tx, account.GetId()); err != nil {
+			return err
+		}
 	}
 	if err := challenge.Supersede(ctx, tx, account.GetId()); err != nil {
 		return err
