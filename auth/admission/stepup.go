@@ -68,6 +68,7 @@ func (d *Desk) CompleteReauthentication(ctx context.Context, req *authv1.Complet
 		purpose: challenge.StepUp, token: req.GetChallengeToken(), id: id, row: row, session: origin.GetSessionId(),
 		attempt: Attempt{Proof: req.GetProof(), Origin: origin},
 	}, func(tx pgx.Tx, _ *authv1.Account, c challenge.Challenge, proof Proof) (made challenge.Made, err error) {
+		c.FirstProof = firstProofTime(c, proof)
 		if issued, made, err = d.raise(ctx, tx, at, origin, c, proof); err != nil {
 			return made, err
 		}
@@ -98,8 +99,8 @@ func (d *Desk) raise(ctx context.Context, tx pgx.Tx, at time.Time, origin *authv
 		return nil, challenge.Made{}, challenge.ErrInvalid
 	}
 	var since *time.Time
-	if len(c.AMR) > 0 {
-		since = &c.CreateTime
+	if len(c.AMR) > 0 && !c.FirstProof.IsZero() {
+		since = &c.FirstProof
 	}
 	id, err := uuid.Parse(origin.GetSessionId())
 	if err != nil {
@@ -135,6 +136,15 @@ func (d *Desk) raise(ctx context.Context, tx pgx.Tx, at time.Time, origin *authv
 	return issued, challenge.Made{Session: id.String(), Generation: found.Generation + 1}, err
 }
 
+// firstProofTime is when the first proof counts as given, once a second one follows the
+// challenge; zero for now. A passkey is both proofs.
+func firstProofTime(c challenge.Challenge, second Proof) time.Time {
+	if second.Kind == Passkey {
+		return time.Time{}
+	}
+	return c.FirstProof
+}
+
 // RaiseAuthorization revokes an account's access tokens: those of a changed level must
 // not be used. Refresh gives each session new ones. The account is locked.
 func RaiseAuthorization(ctx context.Context, tx pgx.Tx, account string) error {
@@ -156,7 +166,7 @@ type Step struct {
 // Raise takes a step, and returns the session's tokens of the next generation. The
 // account is locked. Errors: unauthenticated SESSION_ENDED.
 func (d *Desk) Raise(ctx context.Context, tx pgx.Tx, s Step) (*authv1.Tokens, error) {
-	issued, _, err := d.raise(ctx, tx, s.At, s.Origin, challenge.Challenge{AMR: s.Before, CreateTime: s.Since}, s.Proof)
+	issued, _, err := d.raise(ctx, tx, s.At, s.Origin, challenge.Challenge{AMR: s.Before, FirstProof: s.Since}, s.Proof)
 	return issued, err
 }
 
