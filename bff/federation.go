@@ -193,8 +193,9 @@ func (s *accountService) CompleteLinkIdentity(ctx context.Context, req *bffv1.Co
 	if err != nil {
 		return nil, err
 	}
+	key := idempotencyKey(ctx)
 	response, err := callService(ctx, providerLimit, func(ctx context.Context) (*authv1.CompleteLinkIdentityResponse, error) {
-		return s.federation.CompleteLinkIdentity(ctx, &authv1.CompleteLinkIdentityRequest{Answer: answer, Origin: s.clientInfo(ctx)})
+		return s.federation.CompleteLinkIdentity(ctx, &authv1.CompleteLinkIdentityRequest{Answer: answer, IdempotencyKey: key.GetKey(), Origin: s.clientInfo(ctx)})
 	})
 	if err != nil {
 		return nil, err

@@ -177,13 +177,20 @@ func (s *Service) CompleteLinkIdentity(ctx context.Context, req *authv1.Complete
 
 func (s *Service) completeLink(ctx context.Context, req *authv1.CompleteLinkIdentityRequest) (*authv1.CompleteLinkIdentityResponse, error) {
 	origin := req.GetOrigin()
-	v, err := s.read(ctx, req.GetAnswer(), true, nil)
+	answer, err := answerID(req.GetIdempotencyKey(), req.GetAnswer())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.read(ctx, req.GetAnswer(), true, answer)
 	if err != nil {
 		return nil, err
 	}
 	// Another session, or another account, must not get what this one's visit brings.
 	if origin.GetAccountId() == "" || v.challenge.Account != origin.GetAccountId() || v.challenge.Session != origin.GetSessionId() {
 		return nil, challenge.ErrInvalid
+	}
+	if _, ok := v.challenge.Repeated(); ok {
+		return s.linkedAgain(ctx, v)
 	}
 	if err := s.mayLink(ctx, s.DB, origin); err != nil {
 		return nil, err
@@ -201,16 +208,37 @@ func (s *Service) completeLink(ctx context.Context, req *authv1.CompleteLinkIden
 		if err := s.mayLink(ctx, tx, origin); err != nil {
 			return err
 		}
-		id, err := s.link(ctx, tx, account, pending{v.Provider, who}, origin)
-		if err != nil {
+		if v.Linked, err = s.link(ctx, tx, account, pending{v.Provider, who}, origin); err != nil {
 			return err
 		}
-		if response.Identity, err = scan(tx.QueryRow(ctx, selectIdentity, pgx.NamedArgs{"id": id, "account_id": account.GetId()})); err != nil {
-			return fmt.Errorf("read the identity: %w", err)
+		if response.Identity, err = read(ctx, tx, account.GetId(), v.Linked); err != nil {
+			return err
 		}
-		return v.challenge.Spend(ctx, tx, nil, challenge.Made{})
+		if err := s.note(ctx, tx, v); err != nil { // for a repeated answer
+			return err
+		}
+		return v.challenge.Spend(ctx, tx, answer, challenge.Made{})
 	})
 	return response, err
+}
+
+// linkedAgain returns what a repeated answer got the first time. Errors:
+// failed_precondition CHALLENGE_USED if the identity was unlinked since.
+func (s *Service) linkedAgain(ctx context.Context, v visit) (*authv1.CompleteLinkIdentityResponse, error) {
+	linked, err := read(ctx, s.DB, v.challenge.Account, v.Linked)
+	if database.Missing(err) {
+		return nil, challenge.Used()
+	}
+	return &authv1.CompleteLinkIdentityResponse{Identity: linked, ReturnTo: v.ReturnTo}, err
+}
+
+// read returns an identity of an account.
+func read(ctx context.Context, db database.Querier, account, id string) (*authv1.Identity, error) {
+	found, err := scan(db.QueryRow(ctx, selectIdentity, pgx.NamedArgs{"id": id, "account_id": account}))
+	if err != nil {
+		return nil, fmt.Errorf("read the identity: %w", err)
+	}
+	return found, nil
 }
 
 // UnlinkIdentity implements authv1.FederationServiceHandler.

@@ -39,7 +39,7 @@ func (s *Service) CompleteFederatedLogin(ctx context.Context, req *authv1.Comple
 }
 
 func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginRequest, row *audit.Row) (*authv1.CompleteFederatedLoginResponse, error) {
-	id, err := answerID(req)
+	id, err := answerID(req.GetIdempotencyKey(), req.GetAnswer())
 	if err != nil {
 		return nil, err
 	}
@@ -115,15 +115,15 @@ func (s *Service) repeat(ctx context.Context, v visit, made challenge.Made) (*au
 }
 
 // answerID returns nil without a key.
-func answerID(req *authv1.CompleteFederatedLoginRequest) (challenge.Answer, error) {
-	if req.GetIdempotencyKey() == "" {
+func answerID(key string, answer *authv1.FederatedAnswer) (challenge.Answer, error) {
+	if key == "" {
 		return nil, nil
 	}
-	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(req.GetAnswer())
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(answer)
 	if err != nil {
 		return nil, fmt.Errorf("encode the answer: %w", err)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(req.GetIdempotencyKey()), req.GetIdempotencyKey(), text))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(key), key, text))
 	return sum[:], nil
 }
 
@@ -220,7 +220,7 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 			return entrance{}, err
 		}
 	}
-	answer, err := answerID(req)
+	answer, err := answerID(req.GetIdempotencyKey(), req.GetAnswer())
 	if err != nil {
 		return entrance{}, err
 	}

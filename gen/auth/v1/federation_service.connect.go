@@ -109,7 +109,8 @@ type FederationServiceClient interface {
 	// ACCOUNT_DISABLED.
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// CompleteLinkIdentity redeems a provider's answer and links the identity to the
-	// calling account. Errors: those of CompleteFederatedLogin and BeginFederation,
+	// calling account. A repetition with the same idempotency key gets the same answer
+	// again for two minutes. Errors: those of CompleteFederatedLogin and BeginFederation,
 	// already_exists IDENTITY_TAKEN.
 	CompleteLinkIdentity(context.Context, *CompleteLinkIdentityRequest) (*CompleteLinkIdentityResponse, error)
 	// ListIdentities returns an account's identities, the oldest first.
@@ -146,7 +147,8 @@ type FederationServiceHandler interface {
 	// ACCOUNT_DISABLED.
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// CompleteLinkIdentity redeems a provider's answer and links the identity to the
-	// calling account. Errors: those of CompleteFederatedLogin and BeginFederation,
+	// calling account. A repetition with the same idempotency key gets the same answer
+	// again for two minutes. Errors: those of CompleteFederatedLogin and BeginFederation,
 	// already_exists IDENTITY_TAKEN.
 	CompleteLinkIdentity(context.Context, *CompleteLinkIdentityRequest) (*CompleteLinkIdentityResponse, error)
 	// ListIdentities returns an account's identities, the oldest first.

@@ -504,7 +504,8 @@ type AccountServiceClient interface {
 	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED.
 	BeginLinkIdentity(context.Context, *BeginLinkIdentityRequest) (*BeginLinkIdentityResponse, error)
 	// CompleteLinkIdentity gives the provider's answer and links the identity. Without
-	// flow_token, the flow cookie's answer is used. The caller gets a mail. Errors:
+	// flow_token, the flow cookie's answer is used. The caller gets a mail. Repeated with
+	// the same Idempotency-Key, it gives the same answer for two minutes. Errors:
 	// already_exists IDENTITY_TAKEN, invalid_argument CHALLENGE_INVALID or
 	// PROVIDER_ANSWER_INVALID, failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
 	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, not_found
@@ -732,7 +733,8 @@ type AccountServiceHandler interface {
 	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED.
 	BeginLinkIdentity(context.Context, *BeginLinkIdentityRequest) (*BeginLinkIdentityResponse, error)
 	// CompleteLinkIdentity gives the provider's answer and links the identity. Without
-	// flow_token, the flow cookie's answer is used. The caller gets a mail. Errors:
+	// flow_token, the flow cookie's answer is used. The caller gets a mail. Repeated with
+	// the same Idempotency-Key, it gives the same answer for two minutes. Errors:
 	// already_exists IDENTITY_TAKEN, invalid_argument CHALLENGE_INVALID or
 	// PROVIDER_ANSWER_INVALID, failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
 	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, not_found
