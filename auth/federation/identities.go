@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -156,6 +157,9 @@ func insert(ctx context.Context, tx pgx.Tx, account string, new pending) (id str
 
 func (s *Service) mail(ctx context.Context, tx pgx.Tx, kind outbox.Kind, account *authv1.Account, id string, origin *authv1.Origin) error {
 	values := outbox.Circumstances(origin)
+	if origin.GetAccountId() != account.GetId() { // an administrator's address is not for the owner
+		values = map[string]string{"time": values["time"]}
+	}
 	values["provider"] = id
 	if p, err := s.provider(id); err == nil {
 		values["provider"] = p.Name
@@ -244,8 +248,8 @@ func read(ctx context.Context, db database.Querier, account, id string) (*authv1
 // UnlinkIdentity implements authv1.FederationServiceHandler.
 func (s *Service) UnlinkIdentity(ctx context.Context, req *authv1.UnlinkIdentityRequest) (*authv1.UnlinkIdentityResponse, error) {
 	origin := req.GetOrigin()
-	asked := recentAtOwnLevel(origin)
-	_, err := s.Accounts.Change(ctx, origin.GetAccountId(), audit.IdentityUnlink, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	asked, account := recentAtOwnLevel(origin), cmp.Or(req.GetAccountId(), origin.GetAccountId())
+	_, err := s.Accounts.Change(ctx, account, audit.IdentityUnlink, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		if err := accounts.RequireIfAsked(ctx, tx, asked); err != nil {
 			return false, err
 		}

@@ -929,13 +929,15 @@ func (x *ListIdentitiesResponse) GetIdentities() []*Identity {
 	return nil
 }
 
-// UnlinkIdentityRequest names an identity of the caller.
+// UnlinkIdentityRequest names an identity.
 type UnlinkIdentityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The identity.
 	IdentityId string `protobuf:"bytes,1,opt,name=identity_id,json=identityId,proto3" json:"identity_id,omitempty"`
 	// The verified caller and client.
-	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	Origin *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// The account; the caller's if empty.
+	AccountId     string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -982,6 +984,13 @@ func (x *UnlinkIdentityRequest) GetOrigin() *Origin {
 		return x.Origin
 	}
 	return nil
+}
+
+func (x *UnlinkIdentityRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
 }
 
 // UnlinkIdentityResponse is empty.
@@ -1093,11 +1102,13 @@ const file_auth_v1_federation_service_proto_rawDesc = "" +
 	"\x16ListIdentitiesResponse\x121\n" +
 	"\n" +
 	"identities\x18\x01 \x03(\v2\x11.auth.v1.IdentityR\n" +
-	"identities\"k\n" +
+	"identities\"\x97\x01\n" +
 	"\x15UnlinkIdentityRequest\x12)\n" +
 	"\videntity_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"identityId\x12'\n" +
-	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x18\n" +
+	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x12*\n" +
+	"\n" +
+	"account_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\taccountId\"\x18\n" +
 	"\x16UnlinkIdentityResponse2\x8f\x05\n" +
 	"\x11FederationService\x12`\n" +
 	"\rListProviders\x12\x1d.auth.v1.ListProvidersRequest\x1a\x1e.auth.v1.ListProvidersResponse\"\x10\x8a\xe7\x18\t\n" +
