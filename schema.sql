@@ -281,6 +281,9 @@ CREATE TABLE auth.challenges (
     identity_id           uuid,
     -- An identity to link once all proofs are given; NULL for none.
     pending_identity      jsonb,
+    -- When the first proof was given, if not when the challenge was made: at another
+    -- provider, or in answer to the challenge. NULL for create_time.
+    first_proof_time      timestamptz,
     create_time           timestamptz NOT NULL DEFAULT now(),
     expire_time           timestamptz NOT NULL,
     -- When the challenge stopped working before expire_time, and why.
@@ -370,7 +373,7 @@ CREATE TABLE auth.identities (
     issuer               text        NOT NULL,
     subject              text        NOT NULL,
     account_id           uuid        NOT NULL,
-    -- The id of the provider in GATEHOUSE_PROVIDERS that it was linked by.
+    -- The id of the provider in GATEHOUSE_PROVIDERS by which it was last used.
     provider             text        NOT NULL,
     -- What the provider last said, to show; it links nothing.
     email                text        NOT NULL DEFAULT '',

@@ -204,7 +204,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	revocation := newRevocationService(db, desk.Keys, config.Logger)
 	log := audit.NewLog(db, throttle)
 	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Breached: config.PasswordList, Throttle: throttle, Log: log}
-	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed, SignUps: signUps}
+	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed, SignUps: signUps, WaysIn: waysIn(config)}
 	passkeys := &passkeys.Store{Party: config.Passkeys, DB: db, Challenges: desk.Challenges, Mails: mails}
 	desk.Verifiers, desk.PasskeyOptions = []admission.Verifier{passkeys.Verifier()}, passkeys.Options
 	desk.Log, desk.Mails, desk.Revocations = log, mails, revocation.feed

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/oauth2-proxy/mockoidc"
+	"google.golang.org/protobuf/proto"
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
@@ -421,6 +422,39 @@ func TestLinkingIsForTheSessionThatBeganIt(t *testing.T) {
 	wantReason(t, err, connect.CodeFailedPrecondition, "EMAIL_UNVERIFIED")
 }
 
+func TestARepeatedLinkGetsTheSameIdentity(t *testing.T) {
+	t.Parallel()
+	f := newFederated(t, withMail)
+	account, tokens := f.signUp(t, "grace@example.com")
+	f.verify(t, account)
+	origin := originOf(t, account, tokens)
+	request := &authv1.CompleteLinkIdentityRequest{Answer: f.visit(t, true, origin), Origin: origin, IdempotencyKey: "key"}
+	first, err := f.federation.CompleteLinkIdentity(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := f.federation.CompleteLinkIdentity(t.Context(), request)
+	if err != nil || !proto.Equal(again, first) {
+		t.Errorf("repeated: got %v, %v, want %v", again, err, first)
+	}
+	if n := f.count(t, `SELECT count(*) FROM auth.audit_events WHERE event = 'identity.link'`); n != 1 || f.identities(t, account) != 1 {
+		t.Errorf("%d links were audited and %d identities exist, want 1 of each", n, f.identities(t, account))
+	}
+	mallory, theirs := f.signUp(t, "mallory@example.com")
+	request.Origin = originOf(t, mallory, theirs)
+	_, err = f.federation.CompleteLinkIdentity(t.Context(), request)
+	wantReason(t, err, connect.CodeInvalidArgument, "CHALLENGE_INVALID")
+	request.Origin, request.IdempotencyKey = origin, "another"
+	_, err = f.federation.CompleteLinkIdentity(t.Context(), request)
+	wantReason(t, err, connect.CodeFailedPrecondition, "CHALLENGE_USED")
+	request.IdempotencyKey = "key"
+	if _, err := f.federation.UnlinkIdentity(t.Context(), &authv1.UnlinkIdentityRequest{IdentityId: first.GetIdentity().GetIdentityId(), Origin: origin}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.federation.CompleteLinkIdentity(t.Context(), request)
+	wantReason(t, err, connect.CodeFailedPrecondition, "CHALLENGE_USED")
+}
+
 func TestOfTwoAccountsThatLinkOneIdentityOneWins(t *testing.T) {
 	t.Parallel()
 	f := newFederated(t)
@@ -453,17 +487,17 @@ func TestUnlinkingLeavesAWayToSignIn(t *testing.T) {
 			if email {
 				change = byCode
 			}
-			f := newFederated(t, change)
+			f := newFederated(t, change, withPasskeys)
 			account, origin, identity := f.linked(t, "grace@example.com", "grace")
 			begun := f.mustSignIn(t)
 			if !password {
 				f.exec(t, `UPDATE auth.accounts SET password_hash = ''`)
 			}
 			if passkey {
-				f.exec(t, `INSERT INTO auth.passkeys (id, account_id, credential_id, record, rp_id, aaguid, name) VALUES (gen_random_uuid(), $1, 'x', '{}', 'localhost', gen_random_uuid(), 'x')`, account.GetId())
+				f.exec(t, `INSERT INTO auth.passkeys (id, account_id, credential_id, record, rp_id, aaguid, name) VALUES (gen_random_uuid(), $1, 'x', '{}', $2, gen_random_uuid(), 'x')`, account.GetId(), passkeyRPID)
 			}
 			if second {
-				f.exec(t, `INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), 'https://other.example', 'grace', $1, 'work')`, account.GetId())
+				f.exec(t, `INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), $2, 'second', $1, 'other')`, account.GetId(), f.provider.Issuer())
 			}
 			_, err := f.federation.UnlinkIdentity(t.Context(), &authv1.UnlinkIdentityRequest{IdentityId: identity.GetIdentityId(), Origin: origin})
 			if ways == 0 {

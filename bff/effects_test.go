@@ -131,6 +131,7 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/BeginLinkIdentity":    {`{"provider":"work"}`, ""},
 	"bff.v1.AccountService/CompleteLinkIdentity": {`{"provider":"work","flowToken":"ghc_x","code":"x","state":"x"}`, ""},
 	"bff.v1.AccountService/UnlinkIdentity":       {`{"identityId":"` + bob + `"}`, ""},
+	"bff.v1.UserService/UnlinkUserIdentity":      {`{"userId":"` + bob + `","identityId":"` + bob + `"}`, ""},
 	"bff.v1.AccountService/CreateKey":            {`{"name":"Nightly","scopes":["me:read"]}`, ""},
 	"bff.v1.AccountService/RevokeKey":            {`{"keyId":"` + bob + `"}`, endsKeys},
 	"bff.v1.UserService/RevokeUserKey":           {`{"userId":"` + bob + `","keyId":"` + bob + `"}`, endsKeys},

@@ -162,13 +162,11 @@ func (s *authService) CompleteFederatedLogin(ctx context.Context, req *bffv1.Com
 
 // ListIdentities implements bffv1.AccountServiceHandler.
 func (s *accountService) ListIdentities(ctx context.Context, _ *bffv1.ListIdentitiesRequest) (*bffv1.ListIdentitiesResponse, error) {
-	found, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.ListIdentitiesResponse, error) {
-		return s.federation.ListIdentities(ctx, &authv1.ListIdentitiesRequest{AccountId: caller(ctx).UserID})
-	})
+	found, err := s.identities(ctx, caller(ctx).UserID)
 	if err != nil {
 		return nil, err
 	}
-	return &bffv1.ListIdentitiesResponse{Identities: identitiesOf(found.GetIdentities())}, nil
+	return &bffv1.ListIdentitiesResponse{Identities: found}, nil
 }
 
 // BeginLinkIdentity implements bffv1.AccountServiceHandler.
@@ -193,8 +191,9 @@ func (s *accountService) CompleteLinkIdentity(ctx context.Context, req *bffv1.Co
 	if err != nil {
 		return nil, err
 	}
+	key := idempotencyKey(ctx)
 	response, err := callService(ctx, providerLimit, func(ctx context.Context) (*authv1.CompleteLinkIdentityResponse, error) {
-		return s.federation.CompleteLinkIdentity(ctx, &authv1.CompleteLinkIdentityRequest{Answer: answer, Origin: s.clientInfo(ctx)})
+		return s.federation.CompleteLinkIdentity(ctx, &authv1.CompleteLinkIdentityRequest{Answer: answer, IdempotencyKey: key.GetKey(), Origin: s.clientInfo(ctx)})
 	})
 	if err != nil {
 		return nil, err
@@ -205,13 +204,41 @@ func (s *accountService) CompleteLinkIdentity(ctx context.Context, req *bffv1.Co
 
 // UnlinkIdentity implements bffv1.AccountServiceHandler.
 func (s *accountService) UnlinkIdentity(ctx context.Context, req *bffv1.UnlinkIdentityRequest) (*bffv1.UnlinkIdentityResponse, error) {
-	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.UnlinkIdentityResponse, error) {
-		return s.federation.UnlinkIdentity(ctx, &authv1.UnlinkIdentityRequest{IdentityId: req.GetIdentityId(), Origin: s.clientInfo(ctx)})
-	})
-	if err != nil {
+	if err := s.unlink(ctx, caller(ctx).UserID, req.GetIdentityId()); err != nil {
 		return nil, err
 	}
 	return &bffv1.UnlinkIdentityResponse{}, nil
+}
+
+// ListUserIdentities implements bffv1.UserServiceHandler.
+func (s *userService) ListUserIdentities(ctx context.Context, req *bffv1.ListUserIdentitiesRequest) (*bffv1.ListUserIdentitiesResponse, error) {
+	found, err := s.identities(ctx, req.GetUserId())
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.ListUserIdentitiesResponse{Identities: found}, nil
+}
+
+// UnlinkUserIdentity implements bffv1.UserServiceHandler.
+func (s *userService) UnlinkUserIdentity(ctx context.Context, req *bffv1.UnlinkUserIdentityRequest) (*bffv1.UnlinkUserIdentityResponse, error) {
+	if err := s.unlink(ctx, req.GetUserId(), req.GetIdentityId()); err != nil {
+		return nil, err
+	}
+	return &bffv1.UnlinkUserIdentityResponse{}, nil
+}
+
+func (d *directory) identities(ctx context.Context, account string) ([]*bffv1.Identity, error) {
+	found, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.ListIdentitiesResponse, error) {
+		return d.federation.ListIdentities(ctx, &authv1.ListIdentitiesRequest{AccountId: account})
+	})
+	return identitiesOf(found.GetIdentities()), err
+}
+
+func (d *directory) unlink(ctx context.Context, account, identity string) error {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.UnlinkIdentityResponse, error) {
+		return d.federation.UnlinkIdentity(ctx, &authv1.UnlinkIdentityRequest{AccountId: account, IdentityId: identity, Origin: d.clientInfo(ctx)})
+	})
+	return err
 }
 
 func identitiesOf(identities []*authv1.Identity) []*bffv1.Identity {

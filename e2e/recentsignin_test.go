@@ -32,6 +32,7 @@ var recentRequests = map[protoreflect.Name]string{
 	"BeginLinkIdentity":    `{"provider":"work"}`,
 	"CompleteLinkIdentity": `{"provider":"work","flowToken":"ghc_AAAA","code":"x","state":"ghc_AAAA"}`,
 	"UnlinkIdentity":       `{"identityId":"00000000-0000-7000-8000-000000000000"}`,
+	"UnlinkUserIdentity":   `{"userId":"%s","identityId":"00000000-0000-7000-8000-000000000000"}`,
 
 	"CreateKey": `{"name":"backdoor","scopes":["me:read"]}`,
 

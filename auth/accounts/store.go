@@ -31,6 +31,7 @@ type Store struct {
 	Revocations *revocations.Feed
 	// SignUps decide about the accounts that people create for themselves.
 	SignUps SignUps
+	WaysIn  WaysIn
 }
 
 // Change locks an account, calls apply to change it, raises its version and writes
@@ -55,7 +56,7 @@ func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin
 			after = before
 			return err
 		}
-		if err := KeepAdministrator(ctx, tx, before); err != nil {
+		if err := s.KeepAdministrator(ctx, tx, before); err != nil {
 			return err
 		}
 		crashpoint.Reach("auth: before the change is logged")
@@ -87,30 +88,27 @@ const (
 	// LockAdministrators serialises removals of administrators until the end of the
 	// transaction, so that two can't remove each other.
 	LockAdministrators = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
-	// ExistsAdministrators selects whether an active administrator exists. One
-	// without a password or another way to sign in doesn't count.
+	// ExistsAdministrators selects whether an active administrator exists. One who
+	// never had a password or another way to sign in doesn't count.
 	ExistsAdministrators = `
 		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND (password_hash <> '' OR has_sign_in))`
 )
 
-// KeepAdministrator refuses a change that leaves no active administrator, where the
-// account was one before. Errors: failed_precondition
+// KeepAdministrator refuses a change that leaves no active administrator who can sign in,
+// where the account was one before. Errors: failed_precondition
 // LAST_ADMINISTRATOR.
-func KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
+func (s *Store) KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
 	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), AdministratorRole) {
 		return nil
 	}
 	if _, err := tx.Exec(ctx, LockAdministrators); err != nil {
 		return fmt.Errorf("lock the administrators: %w", err)
 	}
-	var left bool
-	if err := tx.QueryRow(ctx, ExistsAdministrators).Scan(&left); err != nil {
-		return fmt.Errorf("look for an administrator: %w", err)
+	left, err := s.WaysIn.administrators(ctx, tx)
+	if err == nil && !left {
+		err = ErrLastAdministrator
 	}
-	if !left {
-		return ErrLastAdministrator
-	}
-	return nil
+	return err
 }
 
 const insertAccount = `

@@ -307,7 +307,7 @@ func (d *Desk) admit(ctx context.Context, e Entry, transact func(queue func(*pgx
 // queueChallenge adds the challenge of an entry that owes a second proof, and its audit
 // row.
 func (d *Desk) queueChallenge(ctx context.Context, batch *pgx.Batch, e Entry, begun session, token string) error {
-	owed := challenge.Challenge{Purpose: challenge.SignIn, Account: e.Account, Device: begun.device, AMR: begun.signIn.AMR, Identity: e.Identity, Pending: e.pending}
+	owed := challenge.Challenge{Purpose: challenge.SignIn, Account: e.Account, Device: begun.device, AMR: begun.signIn.AMR, Identity: e.Identity, Pending: e.pending, FirstProof: e.Since}
 	challenge.Queue(batch, owed, token, challengeOwed, begun.args)
 	row := audit.Row{Event: audit.Challenge, Outcome: audit.Succeeded, Account: e.Account, Origin: e.Origin}
 	return audit.Queue(ctx, batch, row, challenge.Exists, challenge.Args(token))

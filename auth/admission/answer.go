@@ -326,7 +326,7 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		}
 		entry.RememberDevice = req.GetRememberDevice() && d.RememberDevice > 0
 		if len(c.AMR) > 0 && mayFollow(c.AMR, proof.Kind) {
-			entry.before, entry.since = c.AMR, c.CreateTime
+			entry.before, entry.since = c.AMR, firstProofTime(c, proof)
 		}
 		entry.DeviceToken, entry.Identity, entry.pending = d.deviceToken(c.Device, account.GetId()), c.Identity, c.Pending
 		further, err := d.furtherProof(ctx, tx, c, proof)

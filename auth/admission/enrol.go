@@ -92,7 +92,7 @@ const selectFirstProof = `SELECT amr, authenticate_time FROM auth.sessions WHERE
 func firstProof(ctx context.Context, tx pgx.Tx, origin *authv1.Origin) (first challenge.Challenge, err error) {
 	err = tx.QueryRow(ctx, selectFirstProof, pgx.NamedArgs{
 		"id": database.Optional(origin.GetSessionId()), "account_id": database.Optional(origin.GetAccountId()),
-	}).Scan(&first.AMR, &first.CreateTime)
+	}).Scan(&first.AMR, &first.FirstProof)
 	if database.Missing(err) {
 		return first, accesstoken.ErrSessionEnded
 	}

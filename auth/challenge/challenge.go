@@ -68,7 +68,10 @@ type Challenge struct {
 	// Pending is an identity to link once all proofs are given; nil for none.
 	Pending []byte
 	// CreateTime is on Postgres' clock.
-	CreateTime  time.Time
+	CreateTime time.Time
+	// FirstProof is when the first proof was given. Leave it zero to write a challenge
+	// that is made at that moment.
+	FirstProof  time.Time
 	sealedState []byte
 	made        Made
 }
@@ -97,8 +100,8 @@ func NewToken() string {
 }
 
 const insertChallenge = `
-	INSERT INTO auth.challenges (token_hash, purpose, account_id, session_id, device_id, amr, sealed_state, identity_id, pending_identity, create_time, expire_time)
-	SELECT @challenge, @purpose, @account_id, @session_id, @device_id, @amr, @sealed_state, @identity_id, @pending_identity, clock_timestamp(), clock_timestamp() + @challenge_life::interval
+	INSERT INTO auth.challenges (token_hash, purpose, account_id, session_id, device_id, amr, sealed_state, identity_id, pending_identity, first_proof_time, create_time, expire_time)
+	SELECT @challenge, @purpose, @account_id, @session_id, @device_id, @amr, @sealed_state, @identity_id, @pending_identity, @first_proof_time, clock_timestamp(), clock_timestamp() + @challenge_life::interval
 	WHERE `
 
 // Exists is the condition that a statement of Queue with the token has written its
@@ -150,6 +153,9 @@ func (c Challenge) args(token string, sealed []byte) pgx.NamedArgs {
 	all["purpose"], all["amr"], all["sealed_state"], all["challenge_life"] = string(c.Purpose), amr, sealed, Life
 	all["account_id"], all["session_id"], all["device_id"] = database.Optional(c.Account), database.Optional(c.Session), database.Optional(c.Device)
 	all["identity_id"], all["pending_identity"] = database.Optional(c.Identity), json.RawMessage(c.Pending)
+	if all["first_proof_time"] = any(nil); !c.FirstProof.IsZero() {
+		all["first_proof_time"] = c.FirstProof
+	}
 	return all
 }
 
@@ -195,7 +201,7 @@ func (s *Store) State(c Challenge) ([]byte, error) {
 const (
 	// By the clock, not by the transaction's beginning: it may have waited.
 	selectChallenge = `
-		SELECT coalesce(account_id::text, ''), coalesce(session_id::text, ''), coalesce(device_id::text, ''), amr, coalesce(identity_id::text, ''), pending_identity, sealed_state, tries, create_time,
+		SELECT coalesce(account_id::text, ''), coalesce(session_id::text, ''), coalesce(device_id::text, ''), amr, coalesce(identity_id::text, ''), pending_identity, sealed_state, tries, create_time, coalesce(first_proof_time, create_time),
 			coalesce(end_reason, ''), expire_time <= clock_timestamp(),
 			coalesce(end_time > clock_timestamp() - @repeat::interval, false), idempotency_key_hash,
 			coalesce(made_session_id::text, ''), coalesce(made_generation, 0)
@@ -234,7 +240,7 @@ func read(ctx context.Context, db database.Querier, statement string, purpose Pu
 	args := Args(token)
 	args["purpose"], args["repeat"] = string(purpose), RepeatLife
 	err := db.QueryRow(ctx, statement, args).Scan(&found.Account, &found.Session, &found.Device, &found.AMR, &found.Identity, &found.Pending, &found.sealedState, &tries,
-		&found.CreateTime, &ended, &expired, &repeatable, &answered, &made.Session, &made.Generation)
+		&found.CreateTime, &found.FirstProof, &ended, &expired, &repeatable, &answered, &made.Session, &made.Generation)
 	switch {
 	case database.Missing(err):
 		return Challenge{}, ErrInvalid

@@ -193,7 +193,7 @@ func (s *PasskeyService) DeletePasskey(ctx context.Context, req *authv1.DeletePa
 		if err := passkeys.Delete(ctx, tx, before.GetId(), req.GetPasskeyId()); err != nil {
 			return false, err
 		}
-		if err := requireWayIn(ctx, tx, before.GetId()); err != nil {
+		if err := s.Accounts.WaysIn.Require(ctx, tx, before.GetId()); err != nil {
 			return false, err
 		}
 		left, err := Removed(ctx, tx, before.GetId(), passkeys.Methods...)
@@ -211,29 +211,13 @@ func (s *PasskeyService) DeletePasskey(ctx context.Context, req *authv1.DeletePa
 	return &authv1.DeletePasskeyResponse{}, nil
 }
 
-const (
-	existsWayIn = `SELECT has_sign_in OR password_hash <> '' FROM auth.accounts WHERE id = @id`
-	// Two passkeys that work; or one, and recovery codes, which complete the sign-in
-	// after a password reset by mail. A session with the method pop signed in by passkey.
-	mayLosePassword = `
-		SELECT (SELECT count(*) FROM auth.passkeys WHERE account_id = @id AND rp_id = @rp_id AND block_time IS NULL),
-			EXISTS (SELECT FROM auth.recovery_codes WHERE account_id = @id AND use_time IS NULL),
-			EXISTS (SELECT FROM auth.sessions WHERE id = @session AND account_id = @id AND 'pop' = ANY (amr)
-				AND second_factor_time > clock_timestamp() - @within::interval)`
-)
-
-// requireWayIn refuses if the account could not sign in. Errors: failed_precondition
-// LAST_SIGN_IN_METHOD.
-func requireWayIn(ctx context.Context, tx pgx.Tx, account string) error {
-	var can bool
-	if err := tx.QueryRow(ctx, existsWayIn, pgx.NamedArgs{"id": account}).Scan(&can); err != nil {
-		return fmt.Errorf("look for a way to sign in: %w", err)
-	}
-	if !can {
-		return errLastSignIn
-	}
-	return nil
-}
+// Two passkeys that work; or one, and recovery codes, which complete the sign-in after a
+// password reset by mail. A session with the method pop signed in by passkey.
+const mayLosePassword = `
+	SELECT (SELECT count(*) FROM auth.passkeys WHERE account_id = @id AND rp_id = @rp_id AND block_time IS NULL),
+		EXISTS (SELECT FROM auth.recovery_codes WHERE account_id = @id AND use_time IS NULL),
+		EXISTS (SELECT FROM auth.sessions WHERE id = @session AND account_id = @id AND 'pop' = ANY (amr)
+			AND second_factor_time > clock_timestamp() - @within::interval)`
 
 // RemovePassword implements authv1.PasskeyServiceHandler.
 func (s *PasskeyService) RemovePassword(ctx context.Context, req *authv1.RemovePasswordRequest) (*authv1.RemovePasswordResponse, error) {

@@ -79,6 +79,8 @@ type flow struct {
 	Link, Fresh                                      bool
 	// Owed is the token of the challenge that the answer led to; "" for none.
 	Owed string
+	// Linked is the id of the identity that the answer linked; "" for none.
+	Linked string `json:",omitempty"`
 	// Found is who the answer was about, if the provider did not tell their email.
 	Found *provider.Identity `json:",omitempty"`
 }

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -27,7 +28,7 @@ const (
 	selectIdentity = `SELECT ` + identityColumns + ` FROM auth.identities WHERE id = @id AND account_id = @account_id`
 	selectOwner    = `SELECT id::text, account_id::text FROM auth.identities WHERE issuer = @issuer AND subject = @subject`
 	useIdentity    = `
-		UPDATE auth.identities SET last_used_time = clock_timestamp(), email = @email, email_authoritative = @authoritative
+		UPDATE auth.identities SET last_used_time = clock_timestamp(), provider = @provider, email = @email, email_authoritative = @authoritative
 		WHERE id = @id AND account_id = @account_id`
 	insertIdentity = `
 		INSERT INTO auth.identities (id, issuer, subject, account_id, provider, email, email_authoritative)
@@ -39,7 +40,6 @@ const (
 		SET has_sign_in = EXISTS (SELECT FROM auth.passkeys WHERE account_id = a.id AND block_time IS NULL)
 			OR EXISTS (SELECT FROM auth.identities WHERE account_id = a.id)
 		WHERE a.id = @account_id`
-	existsWayIn = `SELECT has_sign_in OR password_hash <> '' FROM auth.accounts WHERE id = @account_id`
 )
 
 // List returns an account's identities, the oldest first.
@@ -157,6 +157,9 @@ func insert(ctx context.Context, tx pgx.Tx, account string, new pending) (id str
 
 func (s *Service) mail(ctx context.Context, tx pgx.Tx, kind outbox.Kind, account *authv1.Account, id string, origin *authv1.Origin) error {
 	values := outbox.Circumstances(origin)
+	if origin.GetAccountId() != account.GetId() { // an administrator's address is not for the owner
+		values = map[string]string{"time": values["time"]}
+	}
 	values["provider"] = id
 	if p, err := s.provider(id); err == nil {
 		values["provider"] = p.Name
@@ -178,13 +181,20 @@ func (s *Service) CompleteLinkIdentity(ctx context.Context, req *authv1.Complete
 
 func (s *Service) completeLink(ctx context.Context, req *authv1.CompleteLinkIdentityRequest) (*authv1.CompleteLinkIdentityResponse, error) {
 	origin := req.GetOrigin()
-	v, err := s.read(ctx, req.GetAnswer(), true, nil)
+	answer, err := answerID(req.GetIdempotencyKey(), req.GetAnswer())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.read(ctx, req.GetAnswer(), true, answer)
 	if err != nil {
 		return nil, err
 	}
 	// Another session, or another account, must not get what this one's visit brings.
 	if origin.GetAccountId() == "" || v.challenge.Account != origin.GetAccountId() || v.challenge.Session != origin.GetSessionId() {
 		return nil, challenge.ErrInvalid
+	}
+	if _, ok := v.challenge.Repeated(); ok {
+		return s.linkedAgain(ctx, v)
 	}
 	if err := s.mayLink(ctx, s.DB, origin); err != nil {
 		return nil, err
@@ -202,23 +212,44 @@ func (s *Service) completeLink(ctx context.Context, req *authv1.CompleteLinkIden
 		if err := s.mayLink(ctx, tx, origin); err != nil {
 			return err
 		}
-		id, err := s.link(ctx, tx, account, pending{v.Provider, who}, origin)
-		if err != nil {
+		if v.Linked, err = s.link(ctx, tx, account, pending{v.Provider, who}, origin); err != nil {
 			return err
 		}
-		if response.Identity, err = scan(tx.QueryRow(ctx, selectIdentity, pgx.NamedArgs{"id": id, "account_id": account.GetId()})); err != nil {
-			return fmt.Errorf("read the identity: %w", err)
+		if response.Identity, err = read(ctx, tx, account.GetId(), v.Linked); err != nil {
+			return err
 		}
-		return v.challenge.Spend(ctx, tx, nil, challenge.Made{})
+		if err := s.note(ctx, tx, v); err != nil { // for a repeated answer
+			return err
+		}
+		return v.challenge.Spend(ctx, tx, answer, challenge.Made{})
 	})
 	return response, err
+}
+
+// linkedAgain returns what a repeated answer got the first time. Errors:
+// failed_precondition CHALLENGE_USED if the identity was unlinked since.
+func (s *Service) linkedAgain(ctx context.Context, v visit) (*authv1.CompleteLinkIdentityResponse, error) {
+	linked, err := read(ctx, s.DB, v.challenge.Account, v.Linked)
+	if database.Missing(err) {
+		return nil, challenge.Used()
+	}
+	return &authv1.CompleteLinkIdentityResponse{Identity: linked, ReturnTo: v.ReturnTo}, err
+}
+
+// read returns an identity of an account.
+func read(ctx context.Context, db database.Querier, account, id string) (*authv1.Identity, error) {
+	found, err := scan(db.QueryRow(ctx, selectIdentity, pgx.NamedArgs{"id": id, "account_id": account}))
+	if err != nil {
+		return nil, fmt.Errorf("read the identity: %w", err)
+	}
+	return found, nil
 }
 
 // UnlinkIdentity implements authv1.FederationServiceHandler.
 func (s *Service) UnlinkIdentity(ctx context.Context, req *authv1.UnlinkIdentityRequest) (*authv1.UnlinkIdentityResponse, error) {
 	origin := req.GetOrigin()
-	asked := recentAtOwnLevel(origin)
-	_, err := s.Accounts.Change(ctx, origin.GetAccountId(), audit.IdentityUnlink, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	asked, account := recentAtOwnLevel(origin), cmp.Or(req.GetAccountId(), origin.GetAccountId())
+	_, err := s.Accounts.Change(ctx, account, audit.IdentityUnlink, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		if err := accounts.RequireIfAsked(ctx, tx, asked); err != nil {
 			return false, err
 		}
@@ -245,12 +276,10 @@ func (s *Service) unlink(ctx context.Context, tx pgx.Tx, account *authv1.Account
 	if _, err := tx.Exec(ctx, noteSignIn, args); err != nil {
 		return fmt.Errorf("note the way to sign in: %w", err)
 	}
-	var can bool
-	if err := tx.QueryRow(ctx, existsWayIn, args).Scan(&can); err != nil {
-		return fmt.Errorf("look for a way to sign in: %w", err)
-	}
-	if !can && !s.Codes.SignsIn() {
-		return accounts.ErrLastSignIn
+	if !s.Codes.SignsIn() {
+		if err := s.Accounts.WaysIn.Require(ctx, tx, account.GetId()); err != nil {
+			return err
+		}
 	}
 	if err := challenge.Supersede(ctx, tx, account.GetId()); err != nil {
 		return err

@@ -39,7 +39,7 @@ func (s *Service) CompleteFederatedLogin(ctx context.Context, req *authv1.Comple
 }
 
 func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginRequest, row *audit.Row) (*authv1.CompleteFederatedLoginResponse, error) {
-	id, err := answerID(req)
+	id, err := answerID(req.GetIdempotencyKey(), req.GetAnswer())
 	if err != nil {
 		return nil, err
 	}
@@ -115,15 +115,15 @@ func (s *Service) repeat(ctx context.Context, v visit, made challenge.Made) (*au
 }
 
 // answerID returns nil without a key.
-func answerID(req *authv1.CompleteFederatedLoginRequest) (challenge.Answer, error) {
-	if req.GetIdempotencyKey() == "" {
+func answerID(key string, answer *authv1.FederatedAnswer) (challenge.Answer, error) {
+	if key == "" {
 		return nil, nil
 	}
-	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(req.GetAnswer())
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(answer)
 	if err != nil {
 		return nil, fmt.Errorf("encode the answer: %w", err)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(req.GetIdempotencyKey()), req.GetIdempotencyKey(), text))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(key), key, text))
 	return sum[:], nil
 }
 
@@ -186,7 +186,7 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 	var account *authv1.Account
 	switch {
 	case owner != "":
-		account, err = s.known(ctx, tx, id, owner, who)
+		account, err = s.known(ctx, tx, v.Provider, id, owner, who)
 	case who.Email == "" || !who.Authoritative:
 		return s.unproven(ctx, tx, v, who, req.GetEmail())
 	default:
@@ -220,7 +220,7 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 			return entrance{}, err
 		}
 	}
-	answer, err := answerID(req)
+	answer, err := answerID(req.GetIdempotencyKey(), req.GetAnswer())
 	if err != nil {
 		return entrance{}, err
 	}
@@ -272,8 +272,9 @@ func since(who provider.Identity) time.Time {
 	return who.AuthTime
 }
 
-// known returns the account of an identity, locked.
-func (s *Service) known(ctx context.Context, tx pgx.Tx, id, owner string, who provider.Identity) (*authv1.Account, error) {
+// known returns the account of an identity, locked, and notes its use through a provider:
+// the entry of an issuer may have another id by now.
+func (s *Service) known(ctx context.Context, tx pgx.Tx, through, id, owner string, who provider.Identity) (*authv1.Account, error) {
 	account, err := accounts.Lock(ctx, tx, owner)
 	if fault.Reason(err) == fault.Reason(accounts.ErrNotFound) {
 		return nil, errChanged
@@ -284,7 +285,9 @@ func (s *Service) known(ctx context.Context, tx pgx.Tx, id, owner string, who pr
 	if account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE {
 		return nil, accounts.ErrDisabled
 	}
-	tag, err := tx.Exec(ctx, useIdentity, pgx.NamedArgs{"id": id, "account_id": owner, "email": who.Email, "authoritative": who.Authoritative})
+	tag, err := tx.Exec(ctx, useIdentity, pgx.NamedArgs{
+		"id": id, "account_id": owner, "provider": through, "email": who.Email, "authoritative": who.Authoritative,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("note the use of the identity: %w", err)
 	}

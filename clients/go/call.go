@@ -25,6 +25,7 @@ var keyed = map[string]bool{
 	bffv1.AccountServiceFinishPasskeyRegistrationProcedure: true,
 	bffv1.AccountServiceFinishTOTPEnrolmentProcedure:       true,
 	bffv1.AuthServiceCompleteFederatedLoginProcedure:       true,
+	bffv1.AccountServiceCompleteLinkIdentityProcedure:      true,
 	bffv1.AccountServiceCreateKeyProcedure:                 true,
 	bffv1.WebhookServiceCreateWebhookProcedure:             true,
 	bffv1.UserServiceCreateUserProcedure:                   true,

@@ -43,6 +43,21 @@ func (w *restWalk) providers() {
 		w.t.Errorf("ListIdentities: %v, want one", listed)
 	}
 	w.ask("DELETE", "/api/v1/me/identities/"+linked.text("identity.identityId"), w.me, "", 204)
+	w.userIdentities()
+}
+
+// userIdentities lists and unlinks the identity of a person, as an administrator.
+func (w *restWalk) userIdentities() {
+	begun, _ := w.ask("POST", "/api/v1/me/identities:begin", w.me, `{"provider":"work"}`, 200)
+	w.ask("POST", "/api/v1/me/identities", w.me, w.visit(begun, "augusta"), 200)
+	me, _ := w.ask("GET", "/api/v1/me", w.me, "", 200)
+	path := restUsers + "/" + me.text("user.id") + "/identities"
+	admin := w.login(harness.AdminEmail, `"password":"`+harness.AdminPassword+`"`).text("signedIn.tokens.accessToken")
+	listed, _ := w.ask("GET", path, admin, "", 200)
+	if len(listed.list("identities")) != 1 {
+		w.t.Fatalf("ListUserIdentities: %v, want one", listed)
+	}
+	w.ask("DELETE", path+"/"+listed.list("identities")[0].text("identityId"), admin, "", 204)
 }
 
 // visit signs in at the provider, and returns the request with its answer.

@@ -171,6 +171,13 @@ func (p *Provider) issuer() string {
 	return p.Issuer
 }
 
+// IssuerPattern is a pattern of SQL's LIKE that matches the issuers of the provider's
+// identities: with several tenants of Microsoft there are several.
+func (p *Provider) IssuerPattern() string {
+	escaped := strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(p.issuer())
+	return strings.Replace(escaped, "{tenantid}", "%", 1)
+}
+
 func (p *Provider) authority() string { return cmp.Or(p.Issuer, "https://login.microsoftonline.com") }
 
 // CheckIssuer reports why a URL cannot be an issuer: it has to be https, or plain http on

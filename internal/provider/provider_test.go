@@ -229,3 +229,20 @@ func TestIDTokensOfAppsAreAccepted(t *testing.T) {
 		}
 	}
 }
+
+func TestTheIssuerPatternMatchesTheIssuersOfIdentities(t *testing.T) {
+	t.Parallel()
+	for config, want := range map[*provider.Config]string{
+		{Kind: provider.Google}:                        "https://accounts.google.com",
+		{Kind: provider.GitHub}:                        "https://github.com",
+		{Kind: provider.Microsoft, Tenant: "common"}:   "https://login.microsoftonline.com/%/v2.0",
+		{Kind: provider.Microsoft, Tenant: oneTenant}:  "https://login.microsoftonline.com/" + oneTenant + "/v2.0",
+		{Kind: provider.OIDC, Issuer: "https://a_b/%"}: `https://a\_b/\%`,
+	} {
+		if got := provider.New(*config).IssuerPattern(); got != want {
+			t.Errorf("%s %s%s: got %s, want %s", config.Kind, config.Tenant, config.Issuer, got, want)
+		}
+	}
+}
+
+const oneTenant = "11111111-2222-3333-4444-555555555555"

@@ -77,9 +77,8 @@ export function providersOf(key: string, baseUrl: string, mode: "bearer" | "cook
       const [code = "", state = "", iss = ""] = ["code", "state", "iss"].map((name) => searchParams.get(name) ?? "");
       const { provider, flowToken } = waiting;
       const answer = { provider, flowToken, code, state, iss };
-      const response = waiting.isLink
-        ? await account.completeLinkIdentity(answer)
-        : await auth.completeFederatedLogin(answer, { headers: { "Idempotency-Key": waiting.key } });
+      const repeatable = { headers: { "Idempotency-Key": waiting.key } };
+      const response = await (waiting.isLink ? account.completeLinkIdentity(answer, repeatable) : auth.completeFederatedLogin(answer, repeatable));
       sessionStorage.removeItem(storageKey);
       return response;
     },

@@ -12,6 +12,7 @@ export const keyed: ReadonlySet<unknown> = new Set([
   AuthService.method.verifyEmail,
   AuthService.method.completeLogin,
   AuthService.method.completeFederatedLogin,
+  AccountService.method.completeLinkIdentity,
   AccountService.method.completeReauthentication,
   AccountService.method.finishTOTPEnrolment,
   AccountService.method.finishPasskeyRegistration,

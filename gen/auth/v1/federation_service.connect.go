@@ -109,15 +109,17 @@ type FederationServiceClient interface {
 	// ACCOUNT_DISABLED.
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// CompleteLinkIdentity redeems a provider's answer and links the identity to the
-	// calling account. Errors: those of CompleteFederatedLogin and BeginFederation,
+	// calling account. A repetition with the same idempotency key gets the same answer
+	// again for two minutes. Errors: those of CompleteFederatedLogin and BeginFederation,
 	// already_exists IDENTITY_TAKEN.
 	CompleteLinkIdentity(context.Context, *CompleteLinkIdentityRequest) (*CompleteLinkIdentityResponse, error)
 	// ListIdentities returns an account's identities, the oldest first.
 	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
-	// UnlinkIdentity removes an identity of the calling account and ends the sessions
-	// that began with it. Errors: unauthenticated SESSION_ENDED, not_found
-	// IDENTITY_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+	// UnlinkIdentity removes an identity of the calling account, or of another one for an
+	// administrator, and ends the sessions that began with it. The calling session must
+	// have signed in recently, at the level that its account can reach. Errors: unauthenticated SESSION_ENDED, not_found
+	// IDENTITY_NOT_FOUND or USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or LAST_ADMINISTRATOR.
 	UnlinkIdentity(context.Context, *UnlinkIdentityRequest) (*UnlinkIdentityResponse, error)
 }
 
@@ -146,15 +148,17 @@ type FederationServiceHandler interface {
 	// ACCOUNT_DISABLED.
 	CompleteFederatedLogin(context.Context, *CompleteFederatedLoginRequest) (*CompleteFederatedLoginResponse, error)
 	// CompleteLinkIdentity redeems a provider's answer and links the identity to the
-	// calling account. Errors: those of CompleteFederatedLogin and BeginFederation,
+	// calling account. A repetition with the same idempotency key gets the same answer
+	// again for two minutes. Errors: those of CompleteFederatedLogin and BeginFederation,
 	// already_exists IDENTITY_TAKEN.
 	CompleteLinkIdentity(context.Context, *CompleteLinkIdentityRequest) (*CompleteLinkIdentityResponse, error)
 	// ListIdentities returns an account's identities, the oldest first.
 	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
-	// UnlinkIdentity removes an identity of the calling account and ends the sessions
-	// that began with it. Errors: unauthenticated SESSION_ENDED, not_found
-	// IDENTITY_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+	// UnlinkIdentity removes an identity of the calling account, or of another one for an
+	// administrator, and ends the sessions that began with it. The calling session must
+	// have signed in recently, at the level that its account can reach. Errors: unauthenticated SESSION_ENDED, not_found
+	// IDENTITY_NOT_FOUND or USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or LAST_ADMINISTRATOR.
 	UnlinkIdentity(context.Context, *UnlinkIdentityRequest) (*UnlinkIdentityResponse, error)
 }
 

@@ -29,7 +29,7 @@ type Identity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The identity's id.
 	IdentityId string `protobuf:"bytes,1,opt,name=identity_id,json=identityId,proto3" json:"identity_id,omitempty"`
-	// The provider that it was linked by.
+	// The provider by which it was last used.
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
 	// The email that the provider last sent, to show; it links nothing.
 	Email string `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
@@ -724,9 +724,11 @@ type CompleteLinkIdentityRequest struct {
 	// The answer.
 	Answer *FederatedAnswer `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
 	// The verified caller and client.
-	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Origin *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// A key that the client repeats when it retries; may be empty.
+	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CompleteLinkIdentityRequest) Reset() {
@@ -771,6 +773,13 @@ func (x *CompleteLinkIdentityRequest) GetOrigin() *Origin {
 		return x.Origin
 	}
 	return nil
+}
+
+func (x *CompleteLinkIdentityRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
 }
 
 // CompleteLinkIdentityResponse contains the identity.
@@ -920,13 +929,15 @@ func (x *ListIdentitiesResponse) GetIdentities() []*Identity {
 	return nil
 }
 
-// UnlinkIdentityRequest names an identity of the caller.
+// UnlinkIdentityRequest names an identity.
 type UnlinkIdentityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The identity.
 	IdentityId string `protobuf:"bytes,1,opt,name=identity_id,json=identityId,proto3" json:"identity_id,omitempty"`
 	// The verified caller and client.
-	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	Origin *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// The account; the caller's if empty.
+	AccountId     string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -973,6 +984,13 @@ func (x *UnlinkIdentityRequest) GetOrigin() *Origin {
 		return x.Origin
 	}
 	return nil
+}
+
+func (x *UnlinkIdentityRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
 }
 
 // UnlinkIdentityResponse is empty.
@@ -1070,10 +1088,11 @@ const file_auth_v1_federation_service_proto_rawDesc = "" +
 	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
 	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\x120\n" +
 	"\tchallenge\x18\x04 \x01(\v2\x12.auth.v1.ChallengeR\tchallenge\x12\x1b\n" +
-	"\treturn_to\x18\x05 \x01(\tR\breturnTo\"\x80\x01\n" +
+	"\treturn_to\x18\x05 \x01(\tR\breturnTo\"\xb9\x01\n" +
 	"\x1bCompleteLinkIdentityRequest\x128\n" +
 	"\x06answer\x18\x01 \x01(\v2\x18.auth.v1.FederatedAnswerB\x06\xbaH\x03\xc8\x01\x01R\x06answer\x12'\n" +
-	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"j\n" +
+	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x127\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\x0eidempotencyKey\"j\n" +
 	"\x1cCompleteLinkIdentityResponse\x12-\n" +
 	"\bidentity\x18\x01 \x01(\v2\x11.auth.v1.IdentityR\bidentity\x12\x1b\n" +
 	"\treturn_to\x18\x02 \x01(\tR\breturnTo\"@\n" +
@@ -1083,11 +1102,13 @@ const file_auth_v1_federation_service_proto_rawDesc = "" +
 	"\x16ListIdentitiesResponse\x121\n" +
 	"\n" +
 	"identities\x18\x01 \x03(\v2\x11.auth.v1.IdentityR\n" +
-	"identities\"k\n" +
+	"identities\"\x97\x01\n" +
 	"\x15UnlinkIdentityRequest\x12)\n" +
 	"\videntity_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"identityId\x12'\n" +
-	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x18\n" +
+	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x12*\n" +
+	"\n" +
+	"account_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\taccountId\"\x18\n" +
 	"\x16UnlinkIdentityResponse2\x8f\x05\n" +
 	"\x11FederationService\x12`\n" +
 	"\rListProviders\x12\x1d.auth.v1.ListProvidersRequest\x1a\x1e.auth.v1.ListProvidersResponse\"\x10\x8a\xe7\x18\t\n" +

@@ -1641,7 +1641,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x04keys\x18\v \x03(\v2\x0e.bff.v1.APIKeyR\x04keys\x120\n" +
 	"\n" +
 	"identities\x18\x0e \x03(\v2\x10.bff.v1.IdentityR\n" +
-	"identities2\x8a/\n" +
+	"identities2\x8c/\n" +
 	"\x0eAccountService\x12\xb2\x01\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"|\x8a\xe7\x18c\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +
@@ -1710,10 +1710,10 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/me/identities\x90\x02\x01\x12\x9a\x01\n" +
 	"\x11BeginLinkIdentity\x12 .bff.v1.BeginLinkIdentityRequest\x1a!.bff.v1.BeginLinkIdentityResponse\"@\x8a\xe7\x18\x16\n" +
 	"\x02\x12\x00\x10\x01\x1a\x02\b\x0f*\b\b\x14\x12\x02\b<\x18\n" +
-	"0\x01\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/me/identities:begin\x12\xaf\x01\n" +
-	"\x14CompleteLinkIdentity\x12#.bff.v1.CompleteLinkIdentityRequest\x1a$.bff.v1.CompleteLinkIdentityResponse\"L\x8a\xe7\x18(\n" +
+	"0\x01\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/me/identities:begin\x12\xb1\x01\n" +
+	"\x14CompleteLinkIdentity\x12#.bff.v1.CompleteLinkIdentityRequest\x1a$.bff.v1.CompleteLinkIdentityResponse\"N\x8a\xe7\x18*\n" +
 	"\x02\x12\x00\x10\x01\x1a\x02\b\x14*\b\b\x14\x12\x02\b<\x18\n" +
-	"0\x01B\x10account/{caller}\x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/me/identities\x12\xbb\x01\n" +
+	"0\x01B\x10account/{caller}H\x01\x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/me/identities\x12\xbb\x01\n" +
 	"\x0eUnlinkIdentity\x12\x1d.bff.v1.UnlinkIdentityRequest\x1a\x1e.bff.v1.UnlinkIdentityResponse\"j\x8a\xe7\x18;\n" +
 	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
 	"*\b\b\x14\x12\x02\b<\x18\n" +

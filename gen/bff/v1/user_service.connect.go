@@ -55,6 +55,12 @@ const (
 	UserServiceListUserKeysProcedure = "/bff.v1.UserService/ListUserKeys"
 	// UserServiceRevokeUserKeyProcedure is the procedure name of the UserService's RevokeUserKey RPC.
 	UserServiceRevokeUserKeyProcedure = "/bff.v1.UserService/RevokeUserKey"
+	// UserServiceListUserIdentitiesProcedure is the procedure name of the UserService's
+	// ListUserIdentities RPC.
+	UserServiceListUserIdentitiesProcedure = "/bff.v1.UserService/ListUserIdentities"
+	// UserServiceUnlinkUserIdentityProcedure is the procedure name of the UserService's
+	// UnlinkUserIdentity RPC.
+	UserServiceUnlinkUserIdentityProcedure = "/bff.v1.UserService/UnlinkUserIdentity"
 	// UserServiceForcePasswordResetProcedure is the procedure name of the UserService's
 	// ForcePasswordReset RPC.
 	UserServiceForcePasswordResetProcedure = "/bff.v1.UserService/ForcePasswordReset"
@@ -191,6 +197,21 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("RevokeUserKey"),
 			Procedure:  UserServiceRevokeUserKeyProcedure,
+		}
+	})
+	userServiceListUserIdentitiesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ListUserIdentities"),
+			Procedure:        UserServiceListUserIdentitiesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	userServiceUnlinkUserIdentitySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("UnlinkUserIdentity"),
+			Procedure:  UserServiceUnlinkUserIdentityProcedure,
 		}
 	})
 	userServiceForcePasswordResetSpec = sync.OnceValue(func() connect.Spec {
@@ -345,6 +366,16 @@ type UserServiceClient interface {
 	// RevokeUserKey ends one of a user's API keys. Errors: not_found
 	// KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error)
+	// ListUserIdentities returns who a user is at other providers, the oldest link
+	// first; none for an account that does not exist.
+	ListUserIdentities(context.Context, *ListUserIdentitiesRequest) (*ListUserIdentitiesResponse, error)
+	// UnlinkUserIdentity removes one of a user's identities and ends the sessions that
+	// began with it. The user gets a mail. The last way to sign in stays: reset the
+	// password first (ForcePasswordReset). It requires a sign-in or a Reauthenticate
+	// within the last five minutes. Errors: not_found IDENTITY_NOT_FOUND or
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or LAST_ADMINISTRATOR.
+	UnlinkUserIdentity(context.Context, *UnlinkUserIdentityRequest) (*UnlinkUserIdentityResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no
 	// password yet gets a new invitation. It requires a sign-in or a
@@ -510,6 +541,16 @@ type UserServiceHandler interface {
 	// RevokeUserKey ends one of a user's API keys. Errors: not_found
 	// KEY_NOT_FOUND or USER_NOT_FOUND.
 	RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error)
+	// ListUserIdentities returns who a user is at other providers, the oldest link
+	// first; none for an account that does not exist.
+	ListUserIdentities(context.Context, *ListUserIdentitiesRequest) (*ListUserIdentitiesResponse, error)
+	// UnlinkUserIdentity removes one of a user's identities and ends the sessions that
+	// began with it. The user gets a mail. The last way to sign in stays: reset the
+	// password first (ForcePasswordReset). It requires a sign-in or a Reauthenticate
+	// within the last five minutes. Errors: not_found IDENTITY_NOT_FOUND or
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or LAST_ADMINISTRATOR.
+	UnlinkUserIdentity(context.Context, *UnlinkUserIdentityRequest) (*UnlinkUserIdentityResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no
 	// password yet gets a new invitation. It requires a sign-in or a
@@ -582,6 +623,8 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 		connect.Method{Spec: userServiceRevokeUserSessionSpec(), Handler: adapter.revokeUserSession},
 		connect.Method{Spec: userServiceListUserKeysSpec(), Handler: adapter.listUserKeys},
 		connect.Method{Spec: userServiceRevokeUserKeySpec(), Handler: adapter.revokeUserKey},
+		connect.Method{Spec: userServiceListUserIdentitiesSpec(), Handler: adapter.listUserIdentities},
+		connect.Method{Spec: userServiceUnlinkUserIdentitySpec(), Handler: adapter.unlinkUserIdentity},
 		connect.Method{Spec: userServiceForcePasswordResetSpec(), Handler: adapter.forcePasswordReset},
 		connect.Method{Spec: userServiceListUserFactorsSpec(), Handler: adapter.listUserFactors},
 		connect.Method{Spec: userServiceResetUserFactorsSpec(), Handler: adapter.resetUserFactors},
@@ -683,6 +726,14 @@ func (UnimplementedUserServiceHandler) ListUserKeys(context.Context, *ListUserKe
 
 func (UnimplementedUserServiceHandler) RevokeUserKey(context.Context, *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RevokeUserKey is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ListUserIdentities(context.Context, *ListUserIdentitiesRequest) (*ListUserIdentitiesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ListUserIdentities is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) UnlinkUserIdentity(context.Context, *UnlinkUserIdentityRequest) (*UnlinkUserIdentityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.UnlinkUserIdentity is not implemented")
 }
 
 func (UnimplementedUserServiceHandler) ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error) {
@@ -840,6 +891,22 @@ func (c *userServiceClient) ListUserKeys(ctx context.Context, req *ListUserKeysR
 func (c *userServiceClient) RevokeUserKey(ctx context.Context, req *RevokeUserKeyRequest) (*RevokeUserKeyResponse, error) {
 	var res RevokeUserKeyResponse
 	if err := c.client.CallUnary(ctx, userServiceRevokeUserKeySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ListUserIdentities(ctx context.Context, req *ListUserIdentitiesRequest) (*ListUserIdentitiesResponse, error) {
+	var res ListUserIdentitiesResponse
+	if err := c.client.CallUnary(ctx, userServiceListUserIdentitiesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) UnlinkUserIdentity(ctx context.Context, req *UnlinkUserIdentityRequest) (*UnlinkUserIdentityResponse, error) {
+	var res UnlinkUserIdentityResponse
+	if err := c.client.CallUnary(ctx, userServiceUnlinkUserIdentitySpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -1093,6 +1160,30 @@ func (h userServiceHandler) revokeUserKey(ctx context.Context, _ connect.Spec, s
 		return err
 	}
 	res, err := h.svc.RevokeUserKey(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) listUserIdentities(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListUserIdentitiesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListUserIdentities(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) unlinkUserIdentity(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req UnlinkUserIdentityRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.UnlinkUserIdentity(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -1903,7 +1903,7 @@ var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x13bff/v1/counts.proto\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x19bff/v1/signing_keys.proto\x1a\x13bff/v1/traces.proto\x1a\x12bff/v1/types.proto\x1a\x18bff/v1/watch_users.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x88\x04\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x13bff/v1/counts.proto\x1a\x14bff/v1/factors.proto\x1a\x17bff/v1/federation.proto\x1a\x11bff/v1/keys.proto\x1a\x19bff/v1/signing_keys.proto\x1a\x13bff/v1/traces.proto\x1a\x12bff/v1/types.proto\x1a\x18bff/v1/watch_users.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x88\x04\n" +
 	"\x11CreateUserRequest\x12\xaa\x03\n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserB\x87\x03\xbaH\x83\x03\xba\x01;\n" +
 	"\x11create_user.email\x12\x14user.email is needed\x1a\x10this.email != ''\xba\x01\xbe\x02\n" +
@@ -2029,7 +2029,7 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
 	"\aErasure\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xc2%\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xd6(\n" +
 	"\vUserService\x12\xa9\x02\n" +
 	"\n" +
 	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"\xe3\x01\x8a\xe7\x18\xc6\x01\n" +
@@ -2091,7 +2091,14 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\rRevokeUserKey\x12\x1c.bff.v1.RevokeUserKeyRequest\x1a\x1d.bff.v1.RevokeUserKeyResponse\"M\x8a\xe7\x18\x1c\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01\x82\xd3\xe4\x93\x02'*%/api/v1/users/{user_id}/keys/{key_id}\x12\xde\x01\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01\x82\xd3\xe4\x93\x02'*%/api/v1/users/{user_id}/keys/{key_id}\x12\xad\x01\n" +
+	"\x12ListUserIdentities\x12!.bff.v1.ListUserIdentitiesRequest\x1a\".bff.v1.ListUserIdentitiesResponse\"P\x8a\xe7\x18\x1f\n" +
+	"\t\"\a\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02$\x12\"/api/v1/users/{user_id}/identities\x90\x02\x01\x12\xe1\x01\n" +
+	"\x12UnlinkUserIdentity\x12!.bff.v1.UnlinkUserIdentityRequest\x1a\".bff.v1.UnlinkUserIdentityResponse\"\x83\x01\x8a\xe7\x18G\n" +
+	"\t\"\a\n" +
+	"\x05admin\x10\x01\x1a\x02\b\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}`\x03\x82\xd3\xe4\x93\x022*0/api/v1/users/{user_id}/identities/{identity_id}\x12\xde\x01\n" +
 	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\"\x80\x01\x8a\xe7\x18G\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
@@ -2201,19 +2208,23 @@ var file_bff_v1_user_service_proto_goTypes = []any{
 	(*WatchUsersRequest)(nil),          // 44: bff.v1.WatchUsersRequest
 	(*ListUserKeysRequest)(nil),        // 45: bff.v1.ListUserKeysRequest
 	(*RevokeUserKeyRequest)(nil),       // 46: bff.v1.RevokeUserKeyRequest
-	(*ListUserFactorsRequest)(nil),     // 47: bff.v1.ListUserFactorsRequest
-	(*ResetUserFactorsRequest)(nil),    // 48: bff.v1.ResetUserFactorsRequest
-	(*CountUsersRequest)(nil),          // 49: bff.v1.CountUsersRequest
-	(*WatchTracesRequest)(nil),         // 50: bff.v1.WatchTracesRequest
-	(*ListSigningKeysRequest)(nil),     // 51: bff.v1.ListSigningKeysRequest
-	(*WatchUsersResponse)(nil),         // 52: bff.v1.WatchUsersResponse
-	(*ListUserKeysResponse)(nil),       // 53: bff.v1.ListUserKeysResponse
-	(*RevokeUserKeyResponse)(nil),      // 54: bff.v1.RevokeUserKeyResponse
-	(*ListUserFactorsResponse)(nil),    // 55: bff.v1.ListUserFactorsResponse
-	(*ResetUserFactorsResponse)(nil),   // 56: bff.v1.ResetUserFactorsResponse
-	(*CountUsersResponse)(nil),         // 57: bff.v1.CountUsersResponse
-	(*WatchTracesResponse)(nil),        // 58: bff.v1.WatchTracesResponse
-	(*ListSigningKeysResponse)(nil),    // 59: bff.v1.ListSigningKeysResponse
+	(*ListUserIdentitiesRequest)(nil),  // 47: bff.v1.ListUserIdentitiesRequest
+	(*UnlinkUserIdentityRequest)(nil),  // 48: bff.v1.UnlinkUserIdentityRequest
+	(*ListUserFactorsRequest)(nil),     // 49: bff.v1.ListUserFactorsRequest
+	(*ResetUserFactorsRequest)(nil),    // 50: bff.v1.ResetUserFactorsRequest
+	(*CountUsersRequest)(nil),          // 51: bff.v1.CountUsersRequest
+	(*WatchTracesRequest)(nil),         // 52: bff.v1.WatchTracesRequest
+	(*ListSigningKeysRequest)(nil),     // 53: bff.v1.ListSigningKeysRequest
+	(*WatchUsersResponse)(nil),         // 54: bff.v1.WatchUsersResponse
+	(*ListUserKeysResponse)(nil),       // 55: bff.v1.ListUserKeysResponse
+	(*RevokeUserKeyResponse)(nil),      // 56: bff.v1.RevokeUserKeyResponse
+	(*ListUserIdentitiesResponse)(nil), // 57: bff.v1.ListUserIdentitiesResponse
+	(*UnlinkUserIdentityResponse)(nil), // 58: bff.v1.UnlinkUserIdentityResponse
+	(*ListUserFactorsResponse)(nil),    // 59: bff.v1.ListUserFactorsResponse
+	(*ResetUserFactorsResponse)(nil),   // 60: bff.v1.ResetUserFactorsResponse
+	(*CountUsersResponse)(nil),         // 61: bff.v1.CountUsersResponse
+	(*WatchTracesResponse)(nil),        // 62: bff.v1.WatchTracesResponse
+	(*ListSigningKeysResponse)(nil),    // 63: bff.v1.ListSigningKeysResponse
 }
 var file_bff_v1_user_service_proto_depIdxs = []int32{
 	35, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
@@ -2258,44 +2269,48 @@ var file_bff_v1_user_service_proto_depIdxs = []int32{
 	22, // 39: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
 	45, // 40: bff.v1.UserService.ListUserKeys:input_type -> bff.v1.ListUserKeysRequest
 	46, // 41: bff.v1.UserService.RevokeUserKey:input_type -> bff.v1.RevokeUserKeyRequest
-	24, // 42: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
-	47, // 43: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
-	48, // 44: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
-	26, // 45: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
-	28, // 46: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
-	30, // 47: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
-	49, // 48: bff.v1.UserService.CountUsers:input_type -> bff.v1.CountUsersRequest
-	50, // 49: bff.v1.UserService.WatchTraces:input_type -> bff.v1.WatchTracesRequest
-	51, // 50: bff.v1.UserService.ListSigningKeys:input_type -> bff.v1.ListSigningKeysRequest
-	32, // 51: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
-	18, // 52: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
-	1,  // 53: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
-	3,  // 54: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
-	5,  // 55: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
-	52, // 56: bff.v1.UserService.WatchUsers:output_type -> bff.v1.WatchUsersResponse
-	7,  // 57: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
-	9,  // 58: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
-	11, // 59: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
-	13, // 60: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
-	15, // 61: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
-	17, // 62: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
-	21, // 63: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
-	23, // 64: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
-	53, // 65: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
-	54, // 66: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
-	25, // 67: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
-	55, // 68: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
-	56, // 69: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
-	27, // 70: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
-	29, // 71: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
-	31, // 72: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
-	57, // 73: bff.v1.UserService.CountUsers:output_type -> bff.v1.CountUsersResponse
-	58, // 74: bff.v1.UserService.WatchTraces:output_type -> bff.v1.WatchTracesResponse
-	59, // 75: bff.v1.UserService.ListSigningKeys:output_type -> bff.v1.ListSigningKeysResponse
-	33, // 76: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
-	19, // 77: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
-	53, // [53:78] is the sub-list for method output_type
-	28, // [28:53] is the sub-list for method input_type
+	47, // 42: bff.v1.UserService.ListUserIdentities:input_type -> bff.v1.ListUserIdentitiesRequest
+	48, // 43: bff.v1.UserService.UnlinkUserIdentity:input_type -> bff.v1.UnlinkUserIdentityRequest
+	24, // 44: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
+	49, // 45: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
+	50, // 46: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
+	26, // 47: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
+	28, // 48: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
+	30, // 49: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
+	51, // 50: bff.v1.UserService.CountUsers:input_type -> bff.v1.CountUsersRequest
+	52, // 51: bff.v1.UserService.WatchTraces:input_type -> bff.v1.WatchTracesRequest
+	53, // 52: bff.v1.UserService.ListSigningKeys:input_type -> bff.v1.ListSigningKeysRequest
+	32, // 53: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
+	18, // 54: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
+	1,  // 55: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
+	3,  // 56: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
+	5,  // 57: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
+	54, // 58: bff.v1.UserService.WatchUsers:output_type -> bff.v1.WatchUsersResponse
+	7,  // 59: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
+	9,  // 60: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
+	11, // 61: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
+	13, // 62: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
+	15, // 63: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
+	17, // 64: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
+	21, // 65: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
+	23, // 66: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
+	55, // 67: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
+	56, // 68: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
+	57, // 69: bff.v1.UserService.ListUserIdentities:output_type -> bff.v1.ListUserIdentitiesResponse
+	58, // 70: bff.v1.UserService.UnlinkUserIdentity:output_type -> bff.v1.UnlinkUserIdentityResponse
+	25, // 71: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
+	59, // 72: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
+	60, // 73: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
+	27, // 74: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
+	29, // 75: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
+	31, // 76: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
+	61, // 77: bff.v1.UserService.CountUsers:output_type -> bff.v1.CountUsersResponse
+	62, // 78: bff.v1.UserService.WatchTraces:output_type -> bff.v1.WatchTracesResponse
+	63, // 79: bff.v1.UserService.ListSigningKeys:output_type -> bff.v1.ListSigningKeysResponse
+	33, // 80: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
+	19, // 81: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
+	55, // [55:82] is the sub-list for method output_type
+	28, // [28:55] is the sub-list for method input_type
 	28, // [28:28] is the sub-list for extension type_name
 	28, // [28:28] is the sub-list for extension extendee
 	0,  // [0:28] is the sub-list for field type_name
@@ -2308,6 +2323,7 @@ func file_bff_v1_user_service_proto_init() {
 	}
 	file_bff_v1_counts_proto_init()
 	file_bff_v1_factors_proto_init()
+	file_bff_v1_federation_proto_init()
 	file_bff_v1_keys_proto_init()
 	file_bff_v1_signing_keys_proto_init()
 	file_bff_v1_traces_proto_init()

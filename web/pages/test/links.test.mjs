@@ -1,9 +1,8 @@
 // The first page, and the pages of mailed links, against gatehouse up, which keeps mails as files.
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { launch, visit } from "../../test/browser.mjs";
+import { inMailbox } from "../../test/mailbox.mjs";
 import { up } from "../../test/system.mjs";
 import { accessibilityFaults, enter, newEmail, picture, refuseOnce, register, signIn } from "./people.mjs";
 
@@ -24,20 +23,7 @@ const heading = (page, name) => page.getByRole("heading", { level: 1, name }).wa
 /** Waits for the mail to an address that has a link of a kind, and returns the link. */
 const mailed = (email, kind, secret = "token=ghl_[\\w-]{43}") => inMail(email, new RegExp(`https?://\\S+/link/${kind}#${secret}`, "g"));
 
-/** Waits for a mail to an address that has a text of a form, other than one that is known. */
-async function inMail(email, form, known) {
-  const folder = join(system.data, "mailbox");
-  for (const until = Date.now() + 60_000; Date.now() < until; await new Promise(resolve => setTimeout(resolve, 100))) {
-    let names = [];
-    try { names = readdirSync(folder); } catch { continue; }
-    for (const name of names) {
-      const text = readFileSync(join(folder, name), "utf8").replaceAll("=\r\n", "").replaceAll("=3D", "=").replaceAll("=\n", "");
-      const found = text.includes(email) && text.match(form)?.find(one => one !== known);
-      if (found) return found;
-    }
-  }
-  throw new Error(`no mail to ${email} with ${form}`);
-}
+const inMail = (email, form, known) => inMailbox(system.data, email, form, known);
 
 describe("the first page", () => {
   it("leads to signing in, and tells the person at this machine the first steps", async () => {

@@ -12,14 +12,15 @@ const signInPage = uid => `<!doctype html><html lang="en"><meta charset="utf-8">
 </form></html>`;
 
 /**
- * Starts a provider at 127.0.0.1, which for a browser is another site than localhost. `serve`
- * gives it its one client, as soon as the callback is known.
+ * Starts a provider at 127.0.0.1, which for a browser is another site than localhost; at
+ * another name it keeps cookies of its own. `serve` gives it its one client, as soon as the
+ * callback is known. It tells no address of people whose address begins with "silent-".
  */
-export async function startProvider() {
+export async function startProvider(host = "127.0.0.1") {
   let handler = (_, answer) => answer.writeHead(503).end();
   const server = createServer((request, answer) => handler(request, answer)).listen(0, "127.0.0.1");
   await once(server, "listening");
-  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const issuer = `http://${host}:${server.address().port}`;
   return {
     issuer, clientId: "gatehouse", clientSecret: "a secret of the tests",
     serve(callback) {
@@ -71,7 +72,7 @@ function configuration({ clientId, clientSecret }, callback) {
     interactions: { url: (_, { uid }) => `/interaction/${uid}` },
     conformIdTokenClaims: false,
     claims: { openid: ["sub"], email: ["email", "email_verified"], profile: ["given_name", "family_name"] },
-    findAccount: (_, address) => ({ accountId: address, claims: () => ({ sub: address, email: address, email_verified: true, given_name: "Ada", family_name: "Lovelace" }) }),
+    findAccount: (_, address) => ({ accountId: address, claims: () => ({ sub: address, ...(!address.startsWith("silent-") && { email: address, email_verified: true }), given_name: "Ada", family_name: "Lovelace" }) }),
     async loadExistingGrant({ oidc: { client, session, provider } }) {
       const grant = new provider.Grant({ clientId: client.clientId, accountId: session.accountId });
       grant.addOIDCScope("openid email profile");

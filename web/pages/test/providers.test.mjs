@@ -398,6 +398,71 @@ describe("connections", () => {
   });
 });
 
+describe("the identities of a user in the console", () => {
+  it("are shown with provider, address and times, and unlinked after saying what that does", async () => {
+    const own = await open();
+    const email = await createUser(newEmail());
+    const elsewhere = newEmail();
+    await signIn(own.context, url, email);
+    await own.page.goto(`${url}/account/connections`);
+    await own.page.getByRole("button", { name: `Link ${name}` }).click();
+    await atProvider(own.page, elsewhere);
+    await own.page.getByRole("status").getByText(`${name} is linked`).waitFor();
+
+    const { context, page, leave } = await open();
+    await signIn(context, url, administrator);
+    await page.goto(`${url}/console/users`);
+    await page.getByLabel("Search by email or name").fill(email);
+    await page.getByRole("link", { name: email, exact: true }).click();
+    const card = page.locator("section.card").filter({ has: page.getByRole("heading", { name: "Connections", exact: true }) });
+    await card.getByText(elsewhere).waitFor();
+    await card.getByText(name, { exact: true }).waitFor();
+    assert.equal(await card.locator("time").count(), 2); // linked, last used
+    assert.deepEqual(await accessibilityFaults(page), []);
+    for (const width of [320, 1280]) {
+      await page.setViewportSize({ width, height: 800 });
+      await assertWhole(page, `identities of a user ${width} px`);
+      await picture(page, `console-user-identities-${width}`);
+    }
+    await card.getByRole("button", { name: "Unlink" }).click();
+    const dialog = page.getByRole("dialog", { name: `Unlink ${name}?` });
+    await dialog.getByText("the person gets a mail").waitFor();
+    assert.deepEqual(await accessibilityFaults(page), []);
+    const refusal = refuseOnce();
+    await page.route("**/UnlinkUserIdentity", refusal);
+    await dialog.getByRole("button", { name: "Unlink" }).click();
+    const confirm = page.getByRole("dialog", { name: "Confirm that it is you" });
+    await confirm.getByLabel("Password", { exact: true }).fill(password);
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await page.getByRole("status").getByText(`${name} is unlinked.`).waitFor();
+    await card.getByText("Linked to no other provider.").waitFor();
+    await own.page.reload();
+    await own.page.getByRole("heading", { name: "Nothing linked" }).waitFor();
+    await own.leave();
+    await leave();
+  });
+
+  it("stay if they are the only way to sign in", async () => {
+    const own = await open();
+    const email = newEmail();
+    await signUp(own.page, email);
+    await own.leave();
+    const { context, page, leave } = await open({ locale: "de" });
+    await signIn(context, url, administrator);
+    await page.goto(`${url}/console/users`);
+    await page.getByLabel("Nach E-Mail-Adresse oder Name suchen").fill(email);
+    await page.getByRole("link", { name: email, exact: true }).click();
+    const card = page.locator("section.card").filter({ has: page.getByRole("heading", { name: "Verknüpfungen", exact: true }) });
+    await card.getByRole("button", { name: "Trennen" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByRole("button", { name: "Trennen" }).click();
+    await dialog.getByRole("alert").waitFor();
+    await page.keyboard.press("Escape");
+    await card.getByText(email).waitFor();
+    await leave();
+  });
+});
+
 describe("the pages", () => {
   for (const colorScheme of ["light", "dark"]) {
     for (const locale of ["en", "de"]) {

@@ -59,7 +59,7 @@ function First({ next }: { next: (owed: Challenge | undefined) => void }) {
   const byCode = useAction(async () => next((await gatehouse.account.reauthenticate({})).challenge));
   // For accounts without a password, which a mailed code or another provider made: their
   // email is verified.
-  const offersCode = user.value?.emailVerified && !security.value?.secondFactor;
+  const offersCode = user.value?.emailVerified && !(security.value?.secondFactor && security.value.passwordChangeTime);
   const offersPasskey = config.passkeys && canUsePasskeys() && security.value?.secondFactor;
   return (
     <>

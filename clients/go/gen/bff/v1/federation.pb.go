@@ -95,7 +95,7 @@ func (x *IdentityProvider) GetIcon() string {
 	return ""
 }
 
-// Identity is who the caller is at another provider.
+// Identity is who a person is at another provider.
 type Identity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The identity's id.
@@ -1069,6 +1069,190 @@ func (*UnlinkIdentityResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_federation_proto_rawDescGZIP(), []int{15}
 }
 
+// ListUserIdentitiesRequest names a user.
+type ListUserIdentitiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user's id.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUserIdentitiesRequest) Reset() {
+	*x = ListUserIdentitiesRequest{}
+	mi := &file_bff_v1_federation_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUserIdentitiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUserIdentitiesRequest) ProtoMessage() {}
+
+func (x *ListUserIdentitiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_federation_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUserIdentitiesRequest.ProtoReflect.Descriptor instead.
+func (*ListUserIdentitiesRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_federation_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListUserIdentitiesRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// ListUserIdentitiesResponse contains the identities.
+type ListUserIdentitiesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user's identities, the oldest first.
+	Identities    []*Identity `protobuf:"bytes,1,rep,name=identities,proto3" json:"identities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUserIdentitiesResponse) Reset() {
+	*x = ListUserIdentitiesResponse{}
+	mi := &file_bff_v1_federation_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUserIdentitiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUserIdentitiesResponse) ProtoMessage() {}
+
+func (x *ListUserIdentitiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_federation_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUserIdentitiesResponse.ProtoReflect.Descriptor instead.
+func (*ListUserIdentitiesResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_federation_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListUserIdentitiesResponse) GetIdentities() []*Identity {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+// UnlinkUserIdentityRequest names an identity of a user.
+type UnlinkUserIdentityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user's id.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The identity's id.
+	IdentityId    string `protobuf:"bytes,2,opt,name=identity_id,json=identityId,proto3" json:"identity_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlinkUserIdentityRequest) Reset() {
+	*x = UnlinkUserIdentityRequest{}
+	mi := &file_bff_v1_federation_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlinkUserIdentityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlinkUserIdentityRequest) ProtoMessage() {}
+
+func (x *UnlinkUserIdentityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_federation_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlinkUserIdentityRequest.ProtoReflect.Descriptor instead.
+func (*UnlinkUserIdentityRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_federation_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UnlinkUserIdentityRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *UnlinkUserIdentityRequest) GetIdentityId() string {
+	if x != nil {
+		return x.IdentityId
+	}
+	return ""
+}
+
+// UnlinkUserIdentityResponse is empty.
+type UnlinkUserIdentityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlinkUserIdentityResponse) Reset() {
+	*x = UnlinkUserIdentityResponse{}
+	mi := &file_bff_v1_federation_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlinkUserIdentityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlinkUserIdentityResponse) ProtoMessage() {}
+
+func (x *UnlinkUserIdentityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_federation_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlinkUserIdentityResponse.ProtoReflect.Descriptor instead.
+func (*UnlinkUserIdentityResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_federation_proto_rawDescGZIP(), []int{19}
+}
+
 var File_bff_v1_federation_proto protoreflect.FileDescriptor
 
 const file_bff_v1_federation_proto_rawDesc = "" +
@@ -1145,7 +1329,18 @@ const file_bff_v1_federation_proto_rawDesc = "" +
 	"\x15UnlinkIdentityRequest\x12\x1f\n" +
 	"\videntity_id\x18\x01 \x01(\tR\n" +
 	"identityId\"\x18\n" +
-	"\x16UnlinkIdentityResponseB\x81\x01\n" +
+	"\x16UnlinkIdentityResponse\"4\n" +
+	"\x19ListUserIdentitiesRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\"N\n" +
+	"\x1aListUserIdentitiesResponse\x120\n" +
+	"\n" +
+	"identities\x18\x01 \x03(\v2\x10.bff.v1.IdentityR\n" +
+	"identities\"U\n" +
+	"\x19UnlinkUserIdentityRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1f\n" +
+	"\videntity_id\x18\x02 \x01(\tR\n" +
+	"identityId\"\x1c\n" +
+	"\x1aUnlinkUserIdentityResponseB\x81\x01\n" +
 	"\n" +
 	"com.bff.v1B\x0fFederationProtoP\x01Z)gatehouse.example/client/gen/bff/v1;bffv1\xa2\x02\x03BXX\xaa\x02\x06Bff.V1\xca\x02\x06Bff\\V1\xe2\x02\x12Bff\\V1\\GPBMetadata\xea\x02\aBff::V1b\x06proto3"
 
@@ -1161,7 +1356,7 @@ func file_bff_v1_federation_proto_rawDescGZIP() []byte {
 	return file_bff_v1_federation_proto_rawDescData
 }
 
-var file_bff_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_bff_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_bff_v1_federation_proto_goTypes = []any{
 	(*IdentityProvider)(nil),               // 0: bff.v1.IdentityProvider
 	(*Identity)(nil),                       // 1: bff.v1.Identity
@@ -1179,25 +1374,30 @@ var file_bff_v1_federation_proto_goTypes = []any{
 	(*CompleteLinkIdentityResponse)(nil),   // 13: bff.v1.CompleteLinkIdentityResponse
 	(*UnlinkIdentityRequest)(nil),          // 14: bff.v1.UnlinkIdentityRequest
 	(*UnlinkIdentityResponse)(nil),         // 15: bff.v1.UnlinkIdentityResponse
-	(*timestamppb.Timestamp)(nil),          // 16: google.protobuf.Timestamp
-	(*SignedIn)(nil),                       // 17: bff.v1.SignedIn
-	(*Challenge)(nil),                      // 18: bff.v1.Challenge
-	(*PartError)(nil),                      // 19: bff.v1.PartError
+	(*ListUserIdentitiesRequest)(nil),      // 16: bff.v1.ListUserIdentitiesRequest
+	(*ListUserIdentitiesResponse)(nil),     // 17: bff.v1.ListUserIdentitiesResponse
+	(*UnlinkUserIdentityRequest)(nil),      // 18: bff.v1.UnlinkUserIdentityRequest
+	(*UnlinkUserIdentityResponse)(nil),     // 19: bff.v1.UnlinkUserIdentityResponse
+	(*timestamppb.Timestamp)(nil),          // 20: google.protobuf.Timestamp
+	(*SignedIn)(nil),                       // 21: bff.v1.SignedIn
+	(*Challenge)(nil),                      // 22: bff.v1.Challenge
+	(*PartError)(nil),                      // 23: bff.v1.PartError
 }
 var file_bff_v1_federation_proto_depIdxs = []int32{
-	16, // 0: bff.v1.Identity.create_time:type_name -> google.protobuf.Timestamp
-	16, // 1: bff.v1.Identity.last_used_time:type_name -> google.protobuf.Timestamp
+	20, // 0: bff.v1.Identity.create_time:type_name -> google.protobuf.Timestamp
+	20, // 1: bff.v1.Identity.last_used_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: bff.v1.ListProvidersResponse.providers:type_name -> bff.v1.IdentityProvider
-	17, // 3: bff.v1.CompleteFederatedLoginResponse.signed_in:type_name -> bff.v1.SignedIn
-	18, // 4: bff.v1.CompleteFederatedLoginResponse.challenge:type_name -> bff.v1.Challenge
-	19, // 5: bff.v1.CompleteFederatedLoginResponse.errors:type_name -> bff.v1.PartError
+	21, // 3: bff.v1.CompleteFederatedLoginResponse.signed_in:type_name -> bff.v1.SignedIn
+	22, // 4: bff.v1.CompleteFederatedLoginResponse.challenge:type_name -> bff.v1.Challenge
+	23, // 5: bff.v1.CompleteFederatedLoginResponse.errors:type_name -> bff.v1.PartError
 	1,  // 6: bff.v1.ListIdentitiesResponse.identities:type_name -> bff.v1.Identity
 	1,  // 7: bff.v1.CompleteLinkIdentityResponse.identity:type_name -> bff.v1.Identity
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	1,  // 8: bff.v1.ListUserIdentitiesResponse.identities:type_name -> bff.v1.Identity
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_federation_proto_init() }
@@ -1216,7 +1416,7 @@ func file_bff_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_federation_proto_rawDesc), len(file_bff_v1_federation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1900,7 +1900,7 @@ var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x13bff/v1/counts.proto\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x19bff/v1/signing_keys.proto\x1a\x13bff/v1/traces.proto\x1a\x12bff/v1/types.proto\x1a\x18bff/v1/watch_users.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x13bff/v1/counts.proto\x1a\x14bff/v1/factors.proto\x1a\x17bff/v1/federation.proto\x1a\x11bff/v1/keys.proto\x1a\x19bff/v1/signing_keys.proto\x1a\x13bff/v1/traces.proto\x1a\x12bff/v1/types.proto\x1a\x18bff/v1/watch_users.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
 	"\x11CreateUserRequest\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"a\n" +
@@ -2005,7 +2005,7 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
 	"\aErasure\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xd6\x0f\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\x95\x11\n" +
 	"\vUserService\x12C\n" +
 	"\n" +
 	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\x12?\n" +
@@ -2024,7 +2024,9 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x10ListUserSessions\x12\x1f.bff.v1.ListUserSessionsRequest\x1a .bff.v1.ListUserSessionsResponse\"\x03\x90\x02\x01\x12X\n" +
 	"\x11RevokeUserSession\x12 .bff.v1.RevokeUserSessionRequest\x1a!.bff.v1.RevokeUserSessionResponse\x12N\n" +
 	"\fListUserKeys\x12\x1b.bff.v1.ListUserKeysRequest\x1a\x1c.bff.v1.ListUserKeysResponse\"\x03\x90\x02\x01\x12L\n" +
-	"\rRevokeUserKey\x12\x1c.bff.v1.RevokeUserKeyRequest\x1a\x1d.bff.v1.RevokeUserKeyResponse\x12[\n" +
+	"\rRevokeUserKey\x12\x1c.bff.v1.RevokeUserKeyRequest\x1a\x1d.bff.v1.RevokeUserKeyResponse\x12`\n" +
+	"\x12ListUserIdentities\x12!.bff.v1.ListUserIdentitiesRequest\x1a\".bff.v1.ListUserIdentitiesResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\x12UnlinkUserIdentity\x12!.bff.v1.UnlinkUserIdentityRequest\x1a\".bff.v1.UnlinkUserIdentityResponse\x12[\n" +
 	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\x12W\n" +
 	"\x0fListUserFactors\x12\x1e.bff.v1.ListUserFactorsRequest\x1a\x1f.bff.v1.ListUserFactorsResponse\"\x03\x90\x02\x01\x12U\n" +
 	"\x10ResetUserFactors\x12\x1f.bff.v1.ResetUserFactorsRequest\x1a .bff.v1.ResetUserFactorsResponse\x12W\n" +
@@ -2103,19 +2105,23 @@ var file_bff_v1_user_service_proto_goTypes = []any{
 	(*WatchUsersRequest)(nil),          // 44: bff.v1.WatchUsersRequest
 	(*ListUserKeysRequest)(nil),        // 45: bff.v1.ListUserKeysRequest
 	(*RevokeUserKeyRequest)(nil),       // 46: bff.v1.RevokeUserKeyRequest
-	(*ListUserFactorsRequest)(nil),     // 47: bff.v1.ListUserFactorsRequest
-	(*ResetUserFactorsRequest)(nil),    // 48: bff.v1.ResetUserFactorsRequest
-	(*CountUsersRequest)(nil),          // 49: bff.v1.CountUsersRequest
-	(*WatchTracesRequest)(nil),         // 50: bff.v1.WatchTracesRequest
-	(*ListSigningKeysRequest)(nil),     // 51: bff.v1.ListSigningKeysRequest
-	(*WatchUsersResponse)(nil),         // 52: bff.v1.WatchUsersResponse
-	(*ListUserKeysResponse)(nil),       // 53: bff.v1.ListUserKeysResponse
-	(*RevokeUserKeyResponse)(nil),      // 54: bff.v1.RevokeUserKeyResponse
-	(*ListUserFactorsResponse)(nil),    // 55: bff.v1.ListUserFactorsResponse
-	(*ResetUserFactorsResponse)(nil),   // 56: bff.v1.ResetUserFactorsResponse
-	(*CountUsersResponse)(nil),         // 57: bff.v1.CountUsersResponse
-	(*WatchTracesResponse)(nil),        // 58: bff.v1.WatchTracesResponse
-	(*ListSigningKeysResponse)(nil),    // 59: bff.v1.ListSigningKeysResponse
+	(*ListUserIdentitiesRequest)(nil),  // 47: bff.v1.ListUserIdentitiesRequest
+	(*UnlinkUserIdentityRequest)(nil),  // 48: bff.v1.UnlinkUserIdentityRequest
+	(*ListUserFactorsRequest)(nil),     // 49: bff.v1.ListUserFactorsRequest
+	(*ResetUserFactorsRequest)(nil),    // 50: bff.v1.ResetUserFactorsRequest
+	(*CountUsersRequest)(nil),          // 51: bff.v1.CountUsersRequest
+	(*WatchTracesRequest)(nil),         // 52: bff.v1.WatchTracesRequest
+	(*ListSigningKeysRequest)(nil),     // 53: bff.v1.ListSigningKeysRequest
+	(*WatchUsersResponse)(nil),         // 54: bff.v1.WatchUsersResponse
+	(*ListUserKeysResponse)(nil),       // 55: bff.v1.ListUserKeysResponse
+	(*RevokeUserKeyResponse)(nil),      // 56: bff.v1.RevokeUserKeyResponse
+	(*ListUserIdentitiesResponse)(nil), // 57: bff.v1.ListUserIdentitiesResponse
+	(*UnlinkUserIdentityResponse)(nil), // 58: bff.v1.UnlinkUserIdentityResponse
+	(*ListUserFactorsResponse)(nil),    // 59: bff.v1.ListUserFactorsResponse
+	(*ResetUserFactorsResponse)(nil),   // 60: bff.v1.ResetUserFactorsResponse
+	(*CountUsersResponse)(nil),         // 61: bff.v1.CountUsersResponse
+	(*WatchTracesResponse)(nil),        // 62: bff.v1.WatchTracesResponse
+	(*ListSigningKeysResponse)(nil),    // 63: bff.v1.ListSigningKeysResponse
 }
 var file_bff_v1_user_service_proto_depIdxs = []int32{
 	35, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
@@ -2160,44 +2166,48 @@ var file_bff_v1_user_service_proto_depIdxs = []int32{
 	22, // 39: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
 	45, // 40: bff.v1.UserService.ListUserKeys:input_type -> bff.v1.ListUserKeysRequest
 	46, // 41: bff.v1.UserService.RevokeUserKey:input_type -> bff.v1.RevokeUserKeyRequest
-	24, // 42: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
-	47, // 43: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
-	48, // 44: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
-	26, // 45: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
-	28, // 46: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
-	30, // 47: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
-	49, // 48: bff.v1.UserService.CountUsers:input_type -> bff.v1.CountUsersRequest
-	50, // 49: bff.v1.UserService.WatchTraces:input_type -> bff.v1.WatchTracesRequest
-	51, // 50: bff.v1.UserService.ListSigningKeys:input_type -> bff.v1.ListSigningKeysRequest
-	32, // 51: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
-	18, // 52: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
-	1,  // 53: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
-	3,  // 54: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
-	5,  // 55: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
-	52, // 56: bff.v1.UserService.WatchUsers:output_type -> bff.v1.WatchUsersResponse
-	7,  // 57: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
-	9,  // 58: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
-	11, // 59: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
-	13, // 60: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
-	15, // 61: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
-	17, // 62: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
-	21, // 63: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
-	23, // 64: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
-	53, // 65: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
-	54, // 66: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
-	25, // 67: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
-	55, // 68: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
-	56, // 69: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
-	27, // 70: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
-	29, // 71: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
-	31, // 72: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
-	57, // 73: bff.v1.UserService.CountUsers:output_type -> bff.v1.CountUsersResponse
-	58, // 74: bff.v1.UserService.WatchTraces:output_type -> bff.v1.WatchTracesResponse
-	59, // 75: bff.v1.UserService.ListSigningKeys:output_type -> bff.v1.ListSigningKeysResponse
-	33, // 76: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
-	19, // 77: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
-	53, // [53:78] is the sub-list for method output_type
-	28, // [28:53] is the sub-list for method input_type
+	47, // 42: bff.v1.UserService.ListUserIdentities:input_type -> bff.v1.ListUserIdentitiesRequest
+	48, // 43: bff.v1.UserService.UnlinkUserIdentity:input_type -> bff.v1.UnlinkUserIdentityRequest
+	24, // 44: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
+	49, // 45: bff.v1.UserService.ListUserFactors:input_type -> bff.v1.ListUserFactorsRequest
+	50, // 46: bff.v1.UserService.ResetUserFactors:input_type -> bff.v1.ResetUserFactorsRequest
+	26, // 47: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
+	28, // 48: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
+	30, // 49: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
+	51, // 50: bff.v1.UserService.CountUsers:input_type -> bff.v1.CountUsersRequest
+	52, // 51: bff.v1.UserService.WatchTraces:input_type -> bff.v1.WatchTracesRequest
+	53, // 52: bff.v1.UserService.ListSigningKeys:input_type -> bff.v1.ListSigningKeysRequest
+	32, // 53: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
+	18, // 54: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
+	1,  // 55: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
+	3,  // 56: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
+	5,  // 57: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
+	54, // 58: bff.v1.UserService.WatchUsers:output_type -> bff.v1.WatchUsersResponse
+	7,  // 59: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
+	9,  // 60: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
+	11, // 61: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
+	13, // 62: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
+	15, // 63: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
+	17, // 64: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
+	21, // 65: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
+	23, // 66: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
+	55, // 67: bff.v1.UserService.ListUserKeys:output_type -> bff.v1.ListUserKeysResponse
+	56, // 68: bff.v1.UserService.RevokeUserKey:output_type -> bff.v1.RevokeUserKeyResponse
+	57, // 69: bff.v1.UserService.ListUserIdentities:output_type -> bff.v1.ListUserIdentitiesResponse
+	58, // 70: bff.v1.UserService.UnlinkUserIdentity:output_type -> bff.v1.UnlinkUserIdentityResponse
+	25, // 71: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
+	59, // 72: bff.v1.UserService.ListUserFactors:output_type -> bff.v1.ListUserFactorsResponse
+	60, // 73: bff.v1.UserService.ResetUserFactors:output_type -> bff.v1.ResetUserFactorsResponse
+	27, // 74: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
+	29, // 75: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
+	31, // 76: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
+	61, // 77: bff.v1.UserService.CountUsers:output_type -> bff.v1.CountUsersResponse
+	62, // 78: bff.v1.UserService.WatchTraces:output_type -> bff.v1.WatchTracesResponse
+	63, // 79: bff.v1.UserService.ListSigningKeys:output_type -> bff.v1.ListSigningKeysResponse
+	33, // 80: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
+	19, // 81: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
+	55, // [55:82] is the sub-list for method output_type
+	28, // [28:55] is the sub-list for method input_type
 	28, // [28:28] is the sub-list for extension type_name
 	28, // [28:28] is the sub-list for extension extendee
 	0,  // [0:28] is the sub-list for field type_name
@@ -2210,6 +2220,7 @@ func file_bff_v1_user_service_proto_init() {
 	}
 	file_bff_v1_counts_proto_init()
 	file_bff_v1_factors_proto_init()
+	file_bff_v1_federation_proto_init()
 	file_bff_v1_keys_proto_init()
 	file_bff_v1_signing_keys_proto_init()
 	file_bff_v1_traces_proto_init()

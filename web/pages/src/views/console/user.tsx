@@ -11,6 +11,7 @@ import type { Params } from "../../app/router.js";
 import { ConsolePage } from "./frame.js";
 import { Actions } from "./user-actions.js";
 import { EditProfile } from "./user-forms.js";
+import { UserIdentities } from "./user-identities.js";
 import { UserKeys } from "./user-keys.js";
 import { Factors, History, Sessions } from "./user-lists.js";
 import { Status } from "./users.js";
@@ -50,6 +51,7 @@ function Detail({ id }: { id: string }) {
       <div class="split-main">
         <Profile user={user} changed={changed} />
         <Sessions userId={user.id} changes={changes} />
+        <UserIdentities userId={user.id} changes={changes} changed={() => changed(undefined)} />
         <UserKeys userId={user.id} changes={changes} />
         <History userId={user.id} changes={changes} />
       </div>

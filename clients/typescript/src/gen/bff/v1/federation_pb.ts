@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/federation.proto.
  */
 export const file_bff_v1_federation: GenFile = /*@__PURE__*/
-  fileDesc("ChdiZmYvdjEvZmVkZXJhdGlvbi5wcm90bxIGYmZmLnYxIkgKEElkZW50aXR5UHJvdmlkZXISCgoCaWQYASABKAkSDAoEa2luZBgCIAEoCRIMCgRuYW1lGAMgASgJEgwKBGljb24YBCABKAkipQEKCElkZW50aXR5EhMKC2lkZW50aXR5X2lkGAEgASgJEhAKCHByb3ZpZGVyGAIgASgJEg0KBWVtYWlsGAMgASgJEi8KC2NyZWF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5sYXN0X3VzZWRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiFgoUTGlzdFByb3ZpZGVyc1JlcXVlc3QiRAoVTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEisKCXByb3ZpZGVycxgBIAMoCzIYLmJmZi52MS5JZGVudGl0eVByb3ZpZGVyImYKGkJlZ2luRmVkZXJhdGVkTG9naW5SZXF1ZXN0EhAKCHByb3ZpZGVyGAEgASgJEhEKCXJldHVybl90bxgCIAEoCRIUCgxyZWRpcmVjdF91cmkYAyABKAkSDQoFZnJlc2gYBCABKAgiWwobQmVnaW5GZWRlcmF0ZWRMb2dpblJlc3BvbnNlEhkKEWF1dGhvcml6YXRpb25fdXJsGAEgASgJEhIKCmZsb3dfdG9rZW4YAiABKAkSDQoFbm9uY2UYAyABKAkingEKHUNvbXBsZXRlRmVkZXJhdGVkTG9naW5SZXF1ZXN0EhAKCHByb3ZpZGVyGAEgASgJEhIKCmZsb3dfdG9rZW4YAiABKAkSDAoEY29kZRgDIAEoCRINCgVzdGF0ZRgEIAEoCRILCgNpc3MYBSABKAkSEAoIaWRfdG9rZW4YBiABKAkSDAoEdXNlchgHIAEoCRINCgVlbWFpbBgIIAEoCSKvAQoeQ29tcGxldGVGZWRlcmF0ZWRMb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yEhEKCXJldHVybl90bxgEIAEoCUIICgZyZXN1bHQiFwoVTGlzdElkZW50aXRpZXNSZXF1ZXN0Ij4KFkxpc3RJZGVudGl0aWVzUmVzcG9uc2USJAoKaWRlbnRpdGllcxgBIAMoCzIQLmJmZi52MS5JZGVudGl0eSJVChhCZWdpbkxpbmtJZGVudGl0eVJlcXVlc3QSEAoIcHJvdmlkZXIYASABKAkSEQoJcmV0dXJuX3RvGAIgASgJEhQKDHJlZGlyZWN0X3VyaRgDIAEoCSJZChlCZWdpbkxpbmtJZGVudGl0eVJlc3BvbnNlEhkKEWF1dGhvcml6YXRpb25fdXJsGAEgASgJEhIKCmZsb3dfdG9rZW4YAiABKAkSDQoFbm9uY2UYAyABKAkijQEKG0NvbXBsZXRlTGlua0lkZW50aXR5UmVxdWVzdBIQCghwcm92aWRlchgBIAEoCRISCgpmbG93X3Rva2VuGAIgASgJEgwKBGNvZGUYAyABKAkSDQoFc3RhdGUYBCABKAkSCwoDaXNzGAUgASgJEhAKCGlkX3Rva2VuGAYgASgJEgwKBHVzZXIYByABKAkiVQocQ29tcGxldGVMaW5rSWRlbnRpdHlSZXNwb25zZRIiCghpZGVudGl0eRgBIAEoCzIQLmJmZi52MS5JZGVudGl0eRIRCglyZXR1cm5fdG8YAiABKAkiLAoVVW5saW5rSWRlbnRpdHlSZXF1ZXN0EhMKC2lkZW50aXR5X2lkGAEgASgJIhgKFlVubGlua0lkZW50aXR5UmVzcG9uc2ViBnByb3RvMw", [file_bff_v1_types, file_google_protobuf_timestamp]);
+  fileDesc("ChdiZmYvdjEvZmVkZXJhdGlvbi5wcm90bxIGYmZmLnYxIkgKEElkZW50aXR5UHJvdmlkZXISCgoCaWQYASABKAkSDAoEa2luZBgCIAEoCRIMCgRuYW1lGAMgASgJEgwKBGljb24YBCABKAkipQEKCElkZW50aXR5EhMKC2lkZW50aXR5X2lkGAEgASgJEhAKCHByb3ZpZGVyGAIgASgJEg0KBWVtYWlsGAMgASgJEi8KC2NyZWF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5sYXN0X3VzZWRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiFgoUTGlzdFByb3ZpZGVyc1JlcXVlc3QiRAoVTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEisKCXByb3ZpZGVycxgBIAMoCzIYLmJmZi52MS5JZGVudGl0eVByb3ZpZGVyImYKGkJlZ2luRmVkZXJhdGVkTG9naW5SZXF1ZXN0EhAKCHByb3ZpZGVyGAEgASgJEhEKCXJldHVybl90bxgCIAEoCRIUCgxyZWRpcmVjdF91cmkYAyABKAkSDQoFZnJlc2gYBCABKAgiWwobQmVnaW5GZWRlcmF0ZWRMb2dpblJlc3BvbnNlEhkKEWF1dGhvcml6YXRpb25fdXJsGAEgASgJEhIKCmZsb3dfdG9rZW4YAiABKAkSDQoFbm9uY2UYAyABKAkingEKHUNvbXBsZXRlRmVkZXJhdGVkTG9naW5SZXF1ZXN0EhAKCHByb3ZpZGVyGAEgASgJEhIKCmZsb3dfdG9rZW4YAiABKAkSDAoEY29kZRgDIAEoCRINCgVzdGF0ZRgEIAEoCRILCgNpc3MYBSABKAkSEAoIaWRfdG9rZW4YBiABKAkSDAoEdXNlchgHIAEoCRINCgVlbWFpbBgIIAEoCSKvAQoeQ29tcGxldGVGZWRlcmF0ZWRMb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yEhEKCXJldHVybl90bxgEIAEoCUIICgZyZXN1bHQiFwoVTGlzdElkZW50aXRpZXNSZXF1ZXN0Ij4KFkxpc3RJZGVudGl0aWVzUmVzcG9uc2USJAoKaWRlbnRpdGllcxgBIAMoCzIQLmJmZi52MS5JZGVudGl0eSJVChhCZWdpbkxpbmtJZGVudGl0eVJlcXVlc3QSEAoIcHJvdmlkZXIYASABKAkSEQoJcmV0dXJuX3RvGAIgASgJEhQKDHJlZGlyZWN0X3VyaRgDIAEoCSJZChlCZWdpbkxpbmtJZGVudGl0eVJlc3BvbnNlEhkKEWF1dGhvcml6YXRpb25fdXJsGAEgASgJEhIKCmZsb3dfdG9rZW4YAiABKAkSDQoFbm9uY2UYAyABKAkijQEKG0NvbXBsZXRlTGlua0lkZW50aXR5UmVxdWVzdBIQCghwcm92aWRlchgBIAEoCRISCgpmbG93X3Rva2VuGAIgASgJEgwKBGNvZGUYAyABKAkSDQoFc3RhdGUYBCABKAkSCwoDaXNzGAUgASgJEhAKCGlkX3Rva2VuGAYgASgJEgwKBHVzZXIYByABKAkiVQocQ29tcGxldGVMaW5rSWRlbnRpdHlSZXNwb25zZRIiCghpZGVudGl0eRgBIAEoCzIQLmJmZi52MS5JZGVudGl0eRIRCglyZXR1cm5fdG8YAiABKAkiLAoVVW5saW5rSWRlbnRpdHlSZXF1ZXN0EhMKC2lkZW50aXR5X2lkGAEgASgJIhgKFlVubGlua0lkZW50aXR5UmVzcG9uc2UiLAoZTGlzdFVzZXJJZGVudGl0aWVzUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJIkIKGkxpc3RVc2VySWRlbnRpdGllc1Jlc3BvbnNlEiQKCmlkZW50aXRpZXMYASADKAsyEC5iZmYudjEuSWRlbnRpdHkiQQoZVW5saW5rVXNlcklkZW50aXR5UmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJEhMKC2lkZW50aXR5X2lkGAIgASgJIhwKGlVubGlua1VzZXJJZGVudGl0eVJlc3BvbnNlYgZwcm90bzM", [file_bff_v1_types, file_google_protobuf_timestamp]);
 
 /**
  * IdentityProvider is another provider that people can sign in with.
@@ -94,7 +94,7 @@ export const IdentityProviderSchema: GenMessage<IdentityProvider, {jsonType: Ide
   messageDesc(file_bff_v1_federation, 0);
 
 /**
- * Identity is who the caller is at another provider.
+ * Identity is who a person is at another provider.
  *
  * @generated from message bff.v1.Identity
  */
@@ -136,7 +136,7 @@ export type Identity = Message<"bff.v1.Identity"> & {
 };
 
 /**
- * Identity is who the caller is at another provider.
+ * Identity is who a person is at another provider.
  *
  * @generated from message bff.v1.Identity
  */
@@ -1028,4 +1028,146 @@ export type UnlinkIdentityResponseJson = {
  */
 export const UnlinkIdentityResponseSchema: GenMessage<UnlinkIdentityResponse, {jsonType: UnlinkIdentityResponseJson}> = /*@__PURE__*/
   messageDesc(file_bff_v1_federation, 15);
+
+/**
+ * ListUserIdentitiesRequest names a user.
+ *
+ * @generated from message bff.v1.ListUserIdentitiesRequest
+ */
+export type ListUserIdentitiesRequest = Message<"bff.v1.ListUserIdentitiesRequest"> & {
+  /**
+   * The user's id.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+};
+
+/**
+ * ListUserIdentitiesRequest names a user.
+ *
+ * @generated from message bff.v1.ListUserIdentitiesRequest
+ */
+export type ListUserIdentitiesRequestJson = {
+  /**
+   * The user's id.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId?: string;
+};
+
+/**
+ * Describes the message bff.v1.ListUserIdentitiesRequest.
+ * Use `create(ListUserIdentitiesRequestSchema)` to create a new message.
+ */
+export const ListUserIdentitiesRequestSchema: GenMessage<ListUserIdentitiesRequest, {jsonType: ListUserIdentitiesRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_federation, 16);
+
+/**
+ * ListUserIdentitiesResponse contains the identities.
+ *
+ * @generated from message bff.v1.ListUserIdentitiesResponse
+ */
+export type ListUserIdentitiesResponse = Message<"bff.v1.ListUserIdentitiesResponse"> & {
+  /**
+   * The user's identities, the oldest first.
+   *
+   * @generated from field: repeated bff.v1.Identity identities = 1;
+   */
+  identities: Identity[];
+};
+
+/**
+ * ListUserIdentitiesResponse contains the identities.
+ *
+ * @generated from message bff.v1.ListUserIdentitiesResponse
+ */
+export type ListUserIdentitiesResponseJson = {
+  /**
+   * The user's identities, the oldest first.
+   *
+   * @generated from field: repeated bff.v1.Identity identities = 1;
+   */
+  identities?: IdentityJson[];
+};
+
+/**
+ * Describes the message bff.v1.ListUserIdentitiesResponse.
+ * Use `create(ListUserIdentitiesResponseSchema)` to create a new message.
+ */
+export const ListUserIdentitiesResponseSchema: GenMessage<ListUserIdentitiesResponse, {jsonType: ListUserIdentitiesResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_federation, 17);
+
+/**
+ * UnlinkUserIdentityRequest names an identity of a user.
+ *
+ * @generated from message bff.v1.UnlinkUserIdentityRequest
+ */
+export type UnlinkUserIdentityRequest = Message<"bff.v1.UnlinkUserIdentityRequest"> & {
+  /**
+   * The user's id.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * The identity's id.
+   *
+   * @generated from field: string identity_id = 2;
+   */
+  identityId: string;
+};
+
+/**
+ * UnlinkUserIdentityRequest names an identity of a user.
+ *
+ * @generated from message bff.v1.UnlinkUserIdentityRequest
+ */
+export type UnlinkUserIdentityRequestJson = {
+  /**
+   * The user's id.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId?: string;
+
+  /**
+   * The identity's id.
+   *
+   * @generated from field: string identity_id = 2;
+   */
+  identityId?: string;
+};
+
+/**
+ * Describes the message bff.v1.UnlinkUserIdentityRequest.
+ * Use `create(UnlinkUserIdentityRequestSchema)` to create a new message.
+ */
+export const UnlinkUserIdentityRequestSchema: GenMessage<UnlinkUserIdentityRequest, {jsonType: UnlinkUserIdentityRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_federation, 18);
+
+/**
+ * UnlinkUserIdentityResponse is empty.
+ *
+ * @generated from message bff.v1.UnlinkUserIdentityResponse
+ */
+export type UnlinkUserIdentityResponse = Message<"bff.v1.UnlinkUserIdentityResponse"> & {
+};
+
+/**
+ * UnlinkUserIdentityResponse is empty.
+ *
+ * @generated from message bff.v1.UnlinkUserIdentityResponse
+ */
+export type UnlinkUserIdentityResponseJson = {
+};
+
+/**
+ * Describes the message bff.v1.UnlinkUserIdentityResponse.
+ * Use `create(UnlinkUserIdentityResponseSchema)` to create a new message.
+ */
+export const UnlinkUserIdentityResponseSchema: GenMessage<UnlinkUserIdentityResponse, {jsonType: UnlinkUserIdentityResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_federation, 19);
 
