@@ -85,11 +85,22 @@ func TestAClientThatLeavesMakesRoom(t *testing.T) {
 	const perCaller = 5
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	for range perCaller {
-		openIdle(ctx, t, s, ada.Access)
+	var all [perCaller]*idle
+	for i := range all {
+		all[i] = openIdle(ctx, t, s, ada.Access)
 	}
 	if t.Failed() {
 		return
+	}
+	// The changes of the sign-up have been sent: no write may notice that the client has gone.
+	for events, since := int64(-1), time.Now(); time.Since(since) < 2*time.Second; time.Sleep(50 * time.Millisecond) {
+		var now int64
+		for _, one := range all {
+			now += one.events.Load()
+		}
+		if now != events {
+			events, since = now, time.Now()
+		}
 	}
 	leave()
 	for i := range perCaller {
