@@ -25,6 +25,7 @@ import (
 
 	"gatehouse/bff/access"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/continuation"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
@@ -152,10 +153,19 @@ func (h *Hub) watch(ctx context.Context, s *stream, cursor string, send func(Eve
 	if err := h.join(s, cursor); err != nil {
 		return err
 	}
-	defer h.leave(s)
+	continues := false
+	defer func() {
+		if !continues {
+			h.leave(s)
+		}
+	}()
 	// A revocation that came before the stream joined was not for it.
 	if err := h.config.Check(ctx, s.who); err != nil {
 		return err
+	}
+	var offer *continuation.Offer
+	if s.message != nil {
+		offer = continuation.Accept(ctx)
 	}
 	for {
 		event, due := h.take(s)
@@ -169,6 +179,11 @@ func (h *Hub) watch(ctx context.Context, s *stream, cursor string, send func(Eve
 				return event.Ended
 			}
 			continue
+		}
+		if offer != nil {
+			offer.Continue(continued{h, s})
+			continues = true
+			return nil
 		}
 		select {
 		case <-s.wake:
@@ -253,6 +268,10 @@ func (h *Hub) leave(s *stream) {
 func (h *Hub) take(s *stream) (Event, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.takeLocked(s)
+}
+
+func (h *Hub) takeLocked(s *stream) (Event, bool) {
 	event := Event{Cursor: h.position()}
 	switch {
 	case s.ended != nil:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
 
 	"gatehouse/bff/access"
 	"gatehouse/internal/policy"
@@ -68,6 +69,12 @@ type stream struct {
 	all    bool           // of all accounts, rather than the caller's own
 	wake   chan struct{}  // holds one signal
 
+	// Of a stream that may continue after its method has returned, and of one that has.
+	message func(Event) proto.Message
+	send    func() // sends what is due, on a goroutine of its own
+	busy    bool   // it runs
+	lost    bool   // the client has gone
+
 	// What is to be sent.
 	parts      parts
 	accounts   map[string]struct{} // of a stream of all, at most maxAccounts
@@ -85,6 +92,13 @@ type stream struct {
 }
 
 func (s *stream) signal() {
+	if s.send != nil {
+		if !s.busy {
+			s.busy = true
+			s.send()
+		}
+		return
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -167,8 +181,8 @@ func (s *stream) end(reason *connect.Error) {
 	}
 }
 
-// interruptWrite ends a write that waits for the reader. The handler of the stream cannot
-// have returned while it sends.
+// interruptWrite ends a write that waits for the reader. A stream that has not continued is
+// in its handler while it sends.
 func (s *stream) interruptWrite() {
 	if !s.sending.IsZero() {
 		s.interrupt()

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/internal/continuation"
 	"gatehouse/internal/telemetry"
 )
 
@@ -131,6 +132,13 @@ func NewServer(t *telemetry.Telemetry, internal bool) (connect.ServerInterceptor
 			labels := callLabels{procedure: spec.Procedure, system: systemConnect, outcome: outcomeOf(err)}
 			if !internal {
 				labels.system = systemOf(ctx)
+			}
+			if err == nil && spec.StreamType != connect.StreamTypeUnary && continuation.Continues(ctx) {
+				continuation.OnEnd(ctx, func(err error) {
+					labels.outcome = outcomeOf(err)
+					d.record(context.Background(), labels, time.Since(start))
+				})
+				return nil
 			}
 			d.record(ctx, labels, time.Since(start))
 			return err

@@ -1,7 +1,9 @@
 package provider_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -191,6 +193,65 @@ func TestAProviderThatIsDownIsLeftAlone(t *testing.T) {
 	}
 	if calls := fake.Calls("/.well-known/openid-configuration"); calls != 5 {
 		t.Errorf("it was called %d times, want 5", calls)
+	}
+}
+
+// A caller that goes away while the provider answers is no failure of the provider, whichever
+// of its answers the caller does not wait for.
+func TestCallersThatGoAwayDoNotOpenTheCircuit(t *testing.T) {
+	t.Parallel()
+	idToken := func(fake *providertest.Provider) provider.Answer {
+		return provider.Answer{IDToken: providertest.Sign(jwt.SigningMethodRS256, fake.Key, "one", jwt.MapClaims{
+			"aud": "gatehouse", "sub": "ada", "iss": fake.URL, "nonce": "nonce", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		})}
+	}
+	for _, test := range []struct {
+		name, path string
+		call       func(context.Context, *provider.Provider, *providertest.Provider) error
+	}{
+		{"before the metadata", "/.well-known/openid-configuration", func(ctx context.Context, p *provider.Provider, _ *providertest.Provider) error {
+			_, err := p.Authorize(ctx, request)
+			return err
+		}},
+		{"before the metadata, with an ID token", "/.well-known/openid-configuration", func(ctx context.Context, p *provider.Provider, fake *providertest.Provider) error {
+			_, err := p.Redeem(ctx, request, idToken(fake))
+			return err
+		}},
+		{"before the token", "/token", func(ctx context.Context, p *provider.Provider, _ *providertest.Provider) error {
+			_, err := p.Redeem(ctx, request, provider.Answer{Code: "unknown"})
+			return err
+		}},
+		{"before the keys", "/keys", func(ctx context.Context, p *provider.Provider, fake *providertest.Provider) error {
+			_, err := p.Redeem(ctx, request, idToken(fake))
+			return err
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			fake := providertest.New(t)
+			p := provider.New(provider.Config{ID: "one", Kind: provider.OIDC, ClientID: "gatehouse", Issuer: fake.URL})
+			for range 10 {
+				ctx, leave := context.WithCancel(t.Context())
+				fake.Before(test.path, func(r *http.Request) {
+					leave()
+					select { // as long as it takes a client to end its request
+					case <-r.Context().Done():
+					case <-time.After(50 * time.Millisecond):
+					}
+				})
+				if err := test.call(ctx, p, fake); errors.Is(err, provider.ErrUnavailable) {
+					t.Errorf("a caller that left got %v, want what the provider answered", err)
+				}
+				leave()
+			}
+			if fake.Calls(test.path) == 0 {
+				t.Fatalf("nobody asked for %s", test.path)
+			}
+			fake.Reset()
+			if _, err := redeem(t, p, fake, ""); err != nil {
+				t.Errorf("after callers that left, a sign-in: %v", err)
+			}
+		})
 	}
 }
 

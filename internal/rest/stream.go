@@ -111,9 +111,9 @@ type eventWriter struct {
 	http.ResponseWriter
 	request  *http.Request
 	frontend *rpc.Frontend
-	pending  []byte
 	begun    bool
 	refused  bool // by a plain response, instead of a stream
+	open     envelopes
 }
 
 func (w *eventWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -135,18 +135,7 @@ func (w *eventWriter) Write(p []byte) (int, error) {
 	if w.refused {
 		return w.ResponseWriter.Write(p)
 	}
-	w.pending = append(w.pending, p...)
-	for len(w.pending) >= prefixSize {
-		size := prefixSize + int(binary.BigEndian.Uint32(w.pending[1:]))
-		if len(w.pending) < size {
-			break
-		}
-		if err := w.envelope(w.pending[0], w.pending[prefixSize:size]); err != nil {
-			return 0, err
-		}
-		w.pending = w.pending[:copy(w.pending, w.pending[size:])]
-	}
-	return len(p), nil
+	return w.open.split(p, w.envelope)
 }
 
 func (w *eventWriter) envelope(flags byte, message []byte) error {
@@ -159,6 +148,55 @@ func (w *eventWriter) envelope(flags byte, message []byte) error {
 	if !w.begun {
 		w.begin()
 	}
+	if err := writeEvent(w.ResponseWriter, message); err != nil {
+		return err
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush() //nolint:wrapcheck // as a ResponseWriter
+}
+
+// Convert implements [rpc.Converter].
+func (w *eventWriter) Convert(rest io.Writer) io.Writer { return &events{rest: rest} }
+
+// events turns envelopes into events, for the rest of a body.
+type events struct {
+	rest io.Writer
+	open envelopes
+}
+
+func (e *events) Write(p []byte) (int, error) {
+	return e.open.split(p, func(flags byte, message []byte) error {
+		if flags&lastFlag != 0 {
+			return nil // see eventWriter
+		}
+		return writeEvent(e.rest, message)
+	})
+}
+
+// envelopes holds the beginning of an envelope.
+type envelopes struct{ pending []byte }
+
+// split calls take with each whole envelope.
+func (e *envelopes) split(p []byte, take func(flags byte, message []byte) error) (int, error) {
+	rest := append(e.pending, p...)
+	for len(rest) >= prefixSize {
+		size := prefixSize + int(binary.BigEndian.Uint32(rest[1:]))
+		if len(rest) < size {
+			break
+		}
+		if err := take(rest[0], rest[prefixSize:size]); err != nil {
+			return 0, err
+		}
+		rest = rest[size:]
+	}
+	e.pending = bytes.Clone(rest)
+	if len(rest) == 0 {
+		e.pending = nil // a stream that waits holds no buffer
+	}
+	return len(p), nil
+}
+
+// writeEvent writes an event, in one call.
+func writeEvent(w io.Writer, message []byte) error {
 	var about struct {
 		Cursor string
 		Ended  struct{ RetryDelay string }
@@ -176,10 +214,8 @@ func (w *eventWriter) envelope(flags byte, message []byte) error {
 	event.WriteString("data: ")
 	event.Write(message) // protojson writes one line
 	event.WriteString("\n\n")
-	if _, err := w.ResponseWriter.Write(event.Bytes()); err != nil {
-		return err //nolint:wrapcheck // as a ResponseWriter
-	}
-	return http.NewResponseController(w.ResponseWriter).Flush() //nolint:wrapcheck // as a ResponseWriter
+	_, err := w.Write(event.Bytes())
+	return err //nolint:wrapcheck // as a Writer
 }
 
 func (w *eventWriter) begin() {

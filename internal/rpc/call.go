@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/continuation"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/serve"
@@ -127,6 +128,10 @@ func logAndMapErrors(log callLog, p *policy.Method) connect.ServerInterceptor {
 				log.write(ctx, spec, info, call, time.Since(start), nil, true)
 				return err
 			}
+			if err == nil && spec.StreamType != connect.StreamTypeUnary && continuation.Continues(ctx) {
+				continuation.OnEnd(ctx, log.later(ctx, spec, info, call, start))
+				return nil
+			}
 			if err != nil && errors.Is(context.Cause(ctx), serve.ErrStopping) && fault.Reason(err) != fault.Reason(errStopping) {
 				err = errReconnect
 			}
@@ -181,47 +186,92 @@ func milliseconds(took time.Duration) slog.Attr {
 }
 
 func (l callLog) write(ctx context.Context, spec connect.Spec, info *connect.CallInfo, call *Call, took time.Duration, failure *connect.Error, notModified bool) {
-	level, code, ours := l.level, "ok", false
-	if failure != nil {
-		code = failure.Code().String()
-		switch failure.Code() {
-		case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
-			level, ours = slog.LevelError, true
-		case connect.CodeUnavailable:
-			level, ours = slog.LevelWarn, true
-			if fault.Reason(failure) == fault.ReasonOverloaded { // logging each would add load
-				level = slog.LevelDebug
-			}
-		case connect.CodeUnauthenticated:
-			if fault.Reason(failure) == fault.ReasonInternalToken { // one of our keys or clocks is wrong
-				level, ours = slog.LevelWarn, true
-			}
-		}
-	}
+	level, ours := l.levelOf(failure)
 	if !l.logger.Enabled(ctx, level) {
 		return
 	}
-	protocol := info.Protocol
+	line := l.lineOf(ctx, spec, info, call)
+	line.status = httpStatus(ctx, info, failure, notModified)
+	l.writeLine(ctx, line, level, ours, took, failure)
+}
+
+// later returns a function that writes the line of a stream when it has ended, after its
+// method has returned. It holds what the line says, and not the request.
+func (l callLog) later(ctx context.Context, spec connect.Spec, info *connect.CallInfo, call *Call, start time.Time) func(error) {
+	line := l.lineOf(ctx, spec, info, call)
+	line.status = httpStatus(ctx, info, nil, false)
+	return func(err error) {
+		failure, _ := errors.AsType[*connect.Error](err)
+		ctx := context.Background()
+		if level, ours := l.levelOf(failure); l.logger.Enabled(ctx, level) {
+			l.writeLine(ctx, line, level, ours, time.Since(start), failure)
+		}
+	}
+}
+
+// levelOf returns the level of a call's line, and whether its failure is ours.
+func (l callLog) levelOf(failure *connect.Error) (level slog.Level, ours bool) {
+	if failure == nil {
+		return l.level, false
+	}
+	switch failure.Code() {
+	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
+		return slog.LevelError, true
+	case connect.CodeUnavailable:
+		if fault.Reason(failure) == fault.ReasonOverloaded { // logging each would add load
+			return slog.LevelDebug, true
+		}
+		return slog.LevelWarn, true
+	case connect.CodeUnauthenticated:
+		if fault.Reason(failure) == fault.ReasonInternalToken { // one of our keys or clocks is wrong
+			return slog.LevelWarn, true
+		}
+	}
+	return l.level, false
+}
+
+// callLine is what a call's line says about the call, however it ends.
+type callLine struct {
+	method, requestID, principal, protocol, address, traceID string
+	status                                                   int
+}
+
+func (l callLog) lineOf(ctx context.Context, spec connect.Spec, info *connect.CallInfo, call *Call) callLine {
+	line := callLine{
+		method: spec.Procedure, requestID: call.RequestID, principal: call.Principal, protocol: info.Protocol,
+		address: l.clientIP(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For")),
+	}
 	if frontend := frontendFrom(ctx); frontend != nil {
-		protocol = frontend.Protocol
+		line.protocol = frontend.Protocol
+	}
+	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+		line.traceID = span.TraceID().String()
+	}
+	return line
+}
+
+func (l callLog) writeLine(ctx context.Context, line callLine, level slog.Level, ours bool, took time.Duration, failure *connect.Error) {
+	code := "ok"
+	if failure != nil {
+		code = failure.Code().String()
 	}
 	attrs := make([]slog.Attr, 0, 11)
 	attrs = append(attrs,
-		slog.String("method", spec.Procedure),
+		slog.String("method", line.method),
 		slog.String("code", code),
 		milliseconds(took),
-		slog.String("request_id", call.RequestID),
-		slog.String("principal", call.Principal),
-		slog.String("protocol", protocol),
+		slog.String("request_id", line.requestID),
+		slog.String("principal", line.principal),
+		slog.String("protocol", line.protocol),
 	)
-	if status := httpStatus(ctx, info, failure, notModified); status != 0 {
-		attrs = append(attrs, slog.Int("status", status))
+	if line.status != 0 {
+		attrs = append(attrs, slog.Int("status", line.status))
 	}
-	if address := l.clientIP(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For")); address != "" {
-		attrs = append(attrs, slog.String("client_ip", address))
+	if line.address != "" {
+		attrs = append(attrs, slog.String("client_ip", line.address))
 	}
-	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
-		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
+	if line.traceID != "" {
+		attrs = append(attrs, slog.String("trace_id", line.traceID))
 	}
 	if failure != nil {
 		attrs = append(attrs, slog.String("reason", fault.Reason(failure)))

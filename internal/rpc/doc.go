@@ -8,4 +8,7 @@
 // ([Server.Mux]: Connect, gRPC and gRPC-Web) or in the same process
 // ([InProcessTransport]). Package dial has the clients, package rest the REST paths,
 // package serve the HTTP server.
+//
+// This package is large because every interceptor and every transport reads and writes the
+// state of a call, which nothing else may.
 package rpc

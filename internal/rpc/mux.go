@@ -217,7 +217,7 @@ func (m methodMux) Handle(pattern string, handler http.Handler) {
 		}
 		switch {
 		case p.Streams():
-			handler = serve.UntilStop(withoutTimeLimits(handler))
+			handler = continueStreams(serve.UntilStop(withoutTimeLimits(handler)))
 		case m.untilStop:
 			handler = serve.UntilStop(handler)
 		}

@@ -76,23 +76,22 @@ func (t *target) accountLogChanges(ctx context.Context) ([]statement, error) {
 	if err := t.tx.QueryRowContext(ctx, selectAccountsOwner).Scan(&owner); err != nil {
 		return nil, fmt.Errorf("read the owner of the accounts: %w", err)
 	}
-	lines := []string{
-		"DROP TRIGGER IF EXISTS account_log ON auth.accounts",
-		"DROP FUNCTION IF EXISTS auth.log_account()",
-		logAccountHead + " AS $function$" + logAccountBody + "$function$",
-		"REVOKE ALL ON FUNCTION auth.log_account() FROM PUBLIC",
-		accountLogTrigger,
-	}
-	if owner != t.user {
-		lines = append(lines, "ALTER FUNCTION auth.log_account() OWNER TO "+pgx.Identifier{owner}.Sanitize())
-	}
-	var changes []statement
-	for _, line := range lines {
-		changes = append(changes, statement{sql: line, text: line})
-	}
 	locks, err := t.readLocks(ctx)
 	if err != nil {
 		return nil, err
+	}
+	changes := []statement{locks.dropTrigger("account_log", "auth.accounts")}
+	for _, line := range []string{
+		"DROP FUNCTION IF EXISTS auth.log_account()",
+		logAccountHead + " AS $function$" + logAccountBody + "$function$",
+		"REVOKE ALL ON FUNCTION auth.log_account() FROM PUBLIC",
+	} {
+		changes = append(changes, statement{sql: line, text: line})
+	}
+	changes = append(changes, locks.createTrigger(accountLogTrigger, "auth.accounts"))
+	if owner != t.user {
+		line := "ALTER FUNCTION auth.log_account() OWNER TO " + pgx.Identifier{owner}.Sanitize()
+		changes = append(changes, statement{sql: line, text: line})
 	}
 	for _, line := range fillAccountLog {
 		changes = append(changes, statement{sql: line, text: line, lock: locks.on("auth.accounts", shareRowExclusive, readsRows)})

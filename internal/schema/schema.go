@@ -11,14 +11,17 @@
 //     would drop all other objects of the database.
 //   - A database without any schema of a service. It executes schema.sql itself, which needs
 //     no scratch database.
-//   - Roles, grants, functions and storage parameters, which Atlas does not support. They are
-//     compared with the catalog and corrected with idempotent statements.
+//   - Roles, grants, functions, triggers and storage parameters, which Atlas does not support.
+//     They are compared with the catalog and corrected with idempotent statements.
 //
 // All changes are made in one transaction under an advisory lock, so that a failure leaves no
 // partial state, and so that one of several concurrent processes makes them; indexes of large
 // tables are built after it (see Apply). The table
 // applied_schema of each schema stores the number of schema.sql and hashes of its text and of
 // the tables. While those match, Apply runs a few queries and needs no scratch database.
+//
+// This package is large because tables, roles, functions and triggers are compared and
+// changed in one transaction, each with its lock and its refusals.
 package schema
 
 import (

@@ -174,10 +174,15 @@ func (t *target) diff(ctx context.Context, desired desiredState, sources []*sour
 		return tableChanges{}, err
 	}
 	dropped := droppedIndexes(plan)
-	changes.statements = drops
+	before, after, err := t.dependentTriggers(ctx, locks, diff)
+	if err != nil {
+		return tableChanges{}, err
+	}
+	changes.statements = slices.Concat(drops, before)
 	for _, c := range plan.Changes {
 		changes.statements = append(changes.statements, locks.planned(c, dropped))
 	}
+	changes.statements = append(changes.statements, after...)
 	storage, err := readStorage(ctx, t.tx, t.services)
 	changes.statements = append(changes.statements, storageChanges(locks, storage, desired.storage)...)
 	return changes, err

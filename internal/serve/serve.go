@@ -96,11 +96,12 @@ func RunUntil(ctx context.Context, listener net.Listener, handler http.Handler, 
 	case <-time.After(stop.Pause):
 	}
 	close(state.endStreams)
+	state.taken.stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stop.Grace)
 	defer cancel()
 	defer time.AfterFunc(stop.Grace-min(reportTime, stop.Grace/2), endCalls).Stop()
 	defer time.AfterFunc(min(unusedTime, stop.Grace/4), unused.close).Stop()
-	err := shutDown(grace, server)
+	err := errors.Join(shutDown(grace, server), state.taken.wait(grace))
 	if err != nil {
 		err = errors.Join(fmt.Errorf("stop serving on %s: %w", listener.Addr(), err), server.Close())
 	}
@@ -126,6 +127,7 @@ func shutDown(grace context.Context, server *http.Server) error {
 type stopState struct {
 	stopping   atomic.Bool
 	endStreams chan struct{} // closed when streams must end
+	taken      takenOver
 }
 
 type stopKey struct{}

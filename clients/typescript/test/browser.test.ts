@@ -145,6 +145,37 @@ for (const mode of ["bearer", "cookie"]) {
   });
 }
 
+test("a listener that throws ends no stream, and starves no other listener of any tab", async () => {
+  let streams = 0;
+  context.on("request", (request) => {
+    if (request.url().endsWith("/WatchMe") && request.method() === "POST") streams++;
+  });
+  const { tabs, email } = await threeTabs();
+  const faults: string[] = [];
+  for (const tab of tabs) {
+    tab.on("pageerror", ({ message }) => faults.push(message));
+    await tab.evaluate(() => {
+      window.changes = [];
+      window.gatehouse.watchMe(() => {
+        throw new Error("a fault of the page");
+      });
+      window.gatehouse.watchMe(() => Promise.reject(new Error("a rejection of the page")) as unknown as void);
+      window.gatehouse.watchMe(({ parts, complete }) => window.changes.push(complete ? "complete" : parts.join()));
+    });
+  }
+  for (const tab of tabs) await tab.waitForFunction(() => window.changes.includes("complete"));
+  await eventually(async () => streams === 1);
+  const elsewhere = client();
+  await elsewhere.auth.login({ email, password });
+  for (const firstName of ["Augusta", "Ada"]) {
+    for (const tab of tabs) await tab.evaluate(() => void (window.changes = []));
+    await elsewhere.account.updateMe({ user: { firstName } });
+    for (const tab of tabs) await tab.waitForFunction(() => window.changes.some((parts) => parts.includes("profile")));
+  }
+  expect(streams).toBe(1);
+  expect(new Set(faults)).toEqual(new Set(["a fault of the page", "a rejection of the page"])); // reported, not swallowed
+});
+
 test("two tabs of an administrator share one stream of the changes of users", async () => {
   let streams = 0;
   context.on("request", (request) => {

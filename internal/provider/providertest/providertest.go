@@ -92,6 +92,13 @@ func (p *Provider) Spoil(path string, answer func(w http.ResponseWriter, r *http
 	p.spoil[path] = func(w http.ResponseWriter, r *http.Request) bool { answer(w, r); return true }
 }
 
+// Before calls a function before each answer at a path.
+func (p *Provider) Before(path string, call func(r *http.Request)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spoil[path] = func(_ http.ResponseWriter, r *http.Request) bool { call(r); return false }
+}
+
 // Calls returns how often a path was requested.
 func (p *Provider) Calls(path string) int {
 	p.mu.Lock()

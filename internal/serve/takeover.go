@@ -1,0 +1,165 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// lastTime is how long the end of a response may take to be written.
+const lastTime = 2 * time.Second
+
+// TakenOver is the connection of a response that goes on after its handler has returned.
+// It holds no request and no buffer, and one goroutine that notices when the client leaves.
+type TakenOver struct {
+	conn      net.Conn // of the server's lock until TakeOver returns
+	chunked   bool
+	pipelined bool
+	stop      func()
+	owner     *takenOver
+}
+
+// TakeOver takes the connection of an HTTP/1 request from the server. The handler must have
+// begun its response, with the header Connection: close and without a length, and return
+// afterwards. The caller writes the rest of the body, and calls End. The server calls stop
+// when it stops, at once if it already does, and waits for End as it waits for handlers.
+func TakeOver(w http.ResponseWriter, r *http.Request, stop func()) (*TakenOver, error) {
+	control := http.NewResponseController(w)
+	if err := control.Flush(); err != nil {
+		return nil, fmt.Errorf("flush the response: %w", err)
+	}
+	state, ok := r.Context().Value(stopKey{}).(*stopState)
+	if !ok {
+		state = new(stopState)
+	}
+	taken := &TakenOver{chunked: r.ProtoAtLeast(1, 1), stop: stop, owner: &state.taken}
+	// Before the server stops waiting for the connection.
+	stopping := taken.owner.add(taken)
+	conn, buffered, err := control.Hijack()
+	if err != nil {
+		taken.owner.remove(taken)
+		return nil, fmt.Errorf("take over the connection: %w", err)
+	}
+	taken.owner.mu.Lock()
+	taken.conn, taken.pipelined = conn, buffered.Reader.Buffered() > 0
+	taken.owner.mu.Unlock()
+	if stopping {
+		stop()
+	}
+	return taken, nil
+}
+
+// Watch calls lost when the client closes the connection.
+func (t *TakenOver) Watch(lost func()) {
+	if t.pipelined {
+		return // a client that sends more is not read any further, as net/http does
+	}
+	conn := t.conn
+	t.owner.readers.Go(func() {
+		if n, err := conn.Read(make([]byte, 1)); n == 0 && err != nil {
+			lost()
+		}
+	})
+}
+
+// Write implements [io.Writer]. Each call is sent at once.
+func (t *TakenOver) Write(p []byte) (int, error) {
+	if !t.chunked {
+		return t.conn.Write(p)
+	}
+	// One write, so that one packet.
+	chunk := make([]byte, 0, len(p)+16)
+	chunk = fmt.Appendf(chunk, "%x\r\n", len(p))
+	chunk = append(append(chunk, p...), "\r\n"...)
+	if _, err := t.conn.Write(chunk); err != nil {
+		return 0, err //nolint:wrapcheck // as a Writer
+	}
+	return len(p), nil
+}
+
+// Interrupt ends a Write that waits for the client, and all later ones, with an error.
+func (t *TakenOver) Interrupt() { _ = t.conn.SetWriteDeadline(time.Now()) }
+
+// End ends the body, unless the response is cut off, and closes the connection.
+func (t *TakenOver) End(cutOff bool) {
+	if !cutOff && t.chunked {
+		_ = t.conn.SetWriteDeadline(time.Now().Add(lastTime))
+		_, _ = io.WriteString(t.conn, "0\r\n\r\n")
+	}
+	_ = t.conn.Close()
+	t.owner.remove(t)
+}
+
+// takenOver are the connections that have been taken over from a server.
+type takenOver struct {
+	readers sync.WaitGroup
+
+	mu       sync.Mutex
+	conns    map[*TakenOver]struct{}
+	stopping bool
+	empty    chan struct{} // closed when there are none; nil while nobody waits
+}
+
+// add reports whether the server is stopping.
+func (t *takenOver) add(conn *TakenOver) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conns == nil {
+		t.conns = map[*TakenOver]struct{}{}
+	}
+	t.conns[conn] = struct{}{}
+	return t.stopping
+}
+
+func (t *takenOver) remove(conn *TakenOver) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.conns, conn)
+	if t.empty != nil && len(t.conns) == 0 {
+		close(t.empty)
+		t.empty = nil
+	}
+}
+
+// stop asks for the end of all responses.
+func (t *takenOver) stop() {
+	t.mu.Lock()
+	t.stopping = true
+	open := slices.Collect(maps.Keys(t.conns))
+	t.mu.Unlock()
+	for _, conn := range open {
+		conn.stop()
+	}
+}
+
+// wait waits until all responses have ended. When ctx ends it closes their connections.
+func (t *takenOver) wait(ctx context.Context) error {
+	t.mu.Lock()
+	empty := make(chan struct{})
+	if len(t.conns) == 0 {
+		close(empty)
+	} else {
+		t.empty = empty
+	}
+	t.mu.Unlock()
+	select {
+	case <-empty:
+		t.readers.Wait()
+		return nil
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for conn := range t.conns {
+		if conn.conn != nil {
+			_ = conn.conn.Close()
+		}
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,121 @@
+package serve_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/internal/rpctest"
+	"gatehouse/internal/serve"
+)
+
+// taken is a response that a handler left to continue.
+type taken struct {
+	conn *serve.TakenOver
+	stop chan error
+	lost chan error
+}
+
+// takesOver returns a handler that begins its responses and leaves them to the test.
+func takesOver(t testing.TB) (http.Handler, <-chan taken) {
+	t.Helper()
+	all := make(chan taken, 10)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		_, _ = io.WriteString(w, "first ")
+		one := taken{stop: make(chan error), lost: make(chan error)}
+		var err error
+		if one.conn, err = serve.TakeOver(w, r, func() { close(one.stop) }); err != nil {
+			t.Errorf("take over: %v", err)
+			return
+		}
+		one.conn.Watch(func() { close(one.lost) })
+		all <- one
+	}), all
+}
+
+func TestAResponseGoesOnAfterItsHandler(t *testing.T) {
+	t.Parallel()
+	handler, all := takesOver(t)
+	url, stop, stopped := rpctest.ServeStoppable(t, handler)
+	response, err := new(http.Client).Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	one := <-all
+	stop()
+	rpctest.Within(t, 5*time.Second, "stop", one.stop)
+	select {
+	case <-stopped:
+		t.Fatal("the server does not wait for the response")
+	case <-time.After(200 * time.Millisecond):
+	}
+	for _, text := range []string{"second ", "third"} {
+		if _, err := io.WriteString(one.conn, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.conn.End(false)
+	body, err := io.ReadAll(response.Body)
+	if string(body) != "first second third" || err != nil || !response.Close {
+		t.Errorf("got %q, %v, close %v; want the whole body, and no other request on the connection", body, err, response.Close)
+	}
+	if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
+}
+
+func TestAResponseThatGoesOnNoticesItsClientsLeave(t *testing.T) {
+	t.Parallel()
+	handler, all := takesOver(t)
+	url := rpctest.Serve(t, handler)
+	for _, request := range []string{"GET / HTTP/1.1\r\nHost: here\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, request)
+		one := <-all
+		if _, err := io.WriteString(one.conn, "second"); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len("first second"))
+		if _, err := io.ReadFull(response.Body, got); string(got) != "first second" || err != nil {
+			t.Errorf("%q: got %q, %v", request, got, err)
+		}
+		_ = conn.Close()
+		rpctest.Within(t, 5*time.Second, "lost", one.lost)
+		one.conn.End(true)
+	}
+}
+
+func TestStoppingCutsAResponseThatGoesOnForever(t *testing.T) {
+	t.Parallel()
+	handler, all := takesOver(t)
+	url, stop, stopped := rpctest.ServeStopping(t, handler, serve.Stop{Grace: 500 * time.Millisecond})
+	response, err := new(http.Client).Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	one := <-all
+	stop()
+	if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err == nil {
+		t.Error("Serve: got nil, want that a response has not ended")
+	}
+	rpctest.Within(t, 5*time.Second, "lost", one.lost)
+	if _, err := io.ReadAll(response.Body); err == nil {
+		t.Error("the body ended as if it were whole")
+	}
+	one.conn.End(true)
+}
