@@ -2,6 +2,7 @@ package users
 
 import (
 	"context"
+	"errors"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -20,5 +21,5 @@ func countReceived(ctx context.Context, deleted, applied bool) {
 
 // Measure registers the gauges, which are read when the metrics are collected.
 func (s *Service) Measure(meter metric.Meter) error {
-	return database.ObservePool(meter, "users", s.db.Pool)
+	return errors.Join(database.ObservePool(meter, "users", s.db.Pool), s.reads.Measure(meter, "users"))
 }
