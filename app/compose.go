@@ -44,6 +44,8 @@ func variable(name string) string { return "${" + name + ":?make .env with ./dep
 type composeForm struct {
 	// database is what follows the password in a database URL.
 	database string
+	// standby is what follows the password in the URL of the standby; empty without one.
+	standby string
 	// postgres are the containers of Postgres.
 	postgres []string
 	// replicas is the number of containers of each service. With more than one, none is
@@ -129,6 +131,10 @@ func (f composeForm) writeService(b *strings.Builder, d Definition, front bool) 
 	var waits []string
 	if d.HasTables() {
 		fmt.Fprintf(b, "      %s: %s\n", loginSetting(d.Name), f.loginURL(d))
+		if f.standby != "" && d.readsStandby() {
+			reads := composeForm{database: f.standby}
+			fmt.Fprintf(b, "      %s: %s\n", standby{service: d.Name}.setting(), reads.loginURL(d))
+		}
 		waits = append(waits, "      schema: { condition: service_completed_successfully }\n")
 	}
 	for _, call := range d.AllCalls() {

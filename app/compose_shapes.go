@@ -9,6 +9,7 @@ import (
 // scaleForm runs two containers of each service behind a load balancer.
 var scaleForm = composeForm{
 	database: "@postgres:5432,standby:5432/gatehouse?sslmode=disable&target_session_attrs=read-write",
+	standby:  "@standby:5432,postgres:5432/gatehouse?sslmode=disable&target_session_attrs=prefer-standby",
 	postgres: []string{"postgres", "standby"},
 	replicas: 2,
 	values: map[string]string{

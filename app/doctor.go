@@ -271,7 +271,27 @@ func (e *examination) databases() {
 			database.Examine = func(ctx context.Context, conn *pgx.Conn) { service.examineDatabase(ctx, e.report, conn, e.settings) }
 		}
 		e.report.Database(database)
+		e.standby(service.Name, database.URL, logins)
 	}
+}
+
+// standby examines the standby of a service, if it has one.
+func (e *examination) standby(service, primary string, logins map[string]login) {
+	given := e.settings.standbyOf(service)
+	if given.url == "" || primary == "" {
+		return
+	}
+	if logins == nil {
+		var err error
+		if logins, err = e.settings.deriveLogins(); err != nil {
+			return // a problem of the settings
+		}
+	}
+	url, _, err := given.login(logins[service])
+	if err != nil {
+		return // a problem of the settings
+	}
+	e.report.Standby(doctor.Standby{Service: service, Setting: given.setting(), URL: url, Primary: primary})
 }
 
 // schemas are the Postgres schemas of all services.

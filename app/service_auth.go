@@ -29,7 +29,7 @@ var authService = Definition{
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &productFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &providerFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &webhookFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &authStandbyFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &productFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &providerFlags{}, &emailSignInFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &webhookFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -63,7 +63,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		h.logger.Warn("mail disabled, password resets and email verification are unavailable", "fix", "set SMTP_URL")
 	}
 	service, err := auth.New(ctx, auth.Config{
-		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), UsersAudit: usersv1.NewAuditServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
+		DB: h.db, Standby: h.standby, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), UsersAudit: usersv1.NewAuditServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, PasswordList: find[*passwordListFlags](s).list, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),

@@ -27,14 +27,14 @@ var usersService = Definition{
 	// delivers accounts by itself.
 	Calls: []Call{{Service: roleAuth, Persistent: true, later: true, optional: true}},
 	settings: func() []group {
-		return []group{&userSchemaFlags{}}
+		return []group{&userSchemaFlags{}, &usersStandbyFlags{}}
 	},
 	build: buildUsers,
 	probe: probeUsers,
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {
-	config := users.Config{DB: h.db, Schema: find[*userSchemaFlags](h.settings).schema, Logger: h.logger}
+	config := users.Config{DB: h.db, Standby: h.standby, Schema: find[*userSchemaFlags](h.settings).schema, Logger: h.logger}
 	if auth := h.peer(roleAuth); auth != nil {
 		config.Accounts = authv1.NewAccountFeedServiceClient(auth)
 	} else {

@@ -17,6 +17,7 @@ import (
 	"gatehouse/app/ops"
 	"gatehouse/auth"
 	"gatehouse/bff"
+	"gatehouse/internal/database"
 	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
@@ -160,8 +161,9 @@ type Call struct {
 // host has the dependencies from which a service is built.
 type host struct {
 	settings  *settings
-	db        *pgxpool.Pool // nil without a schema
-	logger    *slog.Logger  // labelled with the service's name
+	db        *pgxpool.Pool     // nil without a schema
+	standby   *database.Standby // nil without one
+	logger    *slog.Logger      // labelled with the service's name
 	telemetry *telemetry.Telemetry
 
 	peers    map[string]*connect.Client

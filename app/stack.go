@@ -55,8 +55,9 @@ type Stack struct {
 type member struct {
 	Definition
 	*built
-	db     *pgxpool.Pool // nil without a schema
-	server *rpc.Server   // nil without methods for other services
+	db      *pgxpool.Pool     // nil without a schema
+	standby *database.Standby // nil without one
+	server  *rpc.Server       // nil without methods for other services
 }
 
 // NewStack builds a stack from settings. Close it after use. Its services do
@@ -189,6 +190,10 @@ func (s *Stack) openDatabases(ctx context.Context, definitions []Definition) err
 				return err
 			}
 			m.db = db
+			if m.standby, err = s.openStandby(ctx, definition.Name); err != nil {
+				db.Close()
+				return err
+			}
 		}
 		s.members[definition.Name] = m
 	}
@@ -206,7 +211,7 @@ func (s *Stack) build(ctx context.Context, name string, callers []string) error 
 		return fmt.Errorf("the services %s call each other in a circle", strings.Join(append(callers, name), ", "))
 	}
 	h := &host{
-		settings: s.settings, db: m.db, logger: s.logger.With("service", name), telemetry: s.ops.Telemetry,
+		settings: s.settings, db: m.db, standby: m.standby, logger: s.logger.With("service", name), telemetry: s.ops.Telemetry,
 		peers: map[string]*connect.Client{}, accountReaders: accountReaders(),
 	}
 	for _, call := range m.AllCalls() {
@@ -388,6 +393,7 @@ func (s *Stack) Close() {
 	for _, m := range s.members {
 		if m.db != nil {
 			m.db.Close()
+			m.standby.Close()
 		}
 	}
 	if s.ops != nil {

@@ -23,11 +23,13 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
+	"gatehouse/internal/standby"
 )
 
 // accountService implements authv1.AccountServiceHandler.
 type accountService struct {
 	db           *database.Pool
+	reads        standby.Reads
 	registration Registration
 	accounts     *accounts.Store
 	passwords    *passwords.Checker
@@ -54,7 +56,7 @@ const selectAccountFacts = `
 func (s *accountService) GetAccount(ctx context.Context, req *authv1.GetAccountRequest) (*authv1.GetAccountResponse, error) {
 	var passwordChanged, signedIn *time.Time
 	security := &authv1.SecurityFacts{}
-	account, err := accounts.Scan(s.db.QueryRow(ctx, selectAccountFacts, pgx.NamedArgs{"id": req.GetAccountId()}),
+	account, err := accounts.Scan(s.reads.Of(ctx).QueryRow(ctx, selectAccountFacts, pgx.NamedArgs{"id": req.GetAccountId()}),
 		&passwordChanged, &signedIn, &security.SecondFactor, &security.RecoveryCodesLeft, &security.ActiveSessions)
 	if database.Missing(err) {
 		return nil, accounts.ErrNotFound

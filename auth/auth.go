@@ -52,6 +52,7 @@ import (
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/password"
 	"gatehouse/internal/provider"
+	"gatehouse/internal/standby"
 	"gatehouse/internal/webauthn"
 )
 
@@ -62,6 +63,8 @@ const AdminRole = accounts.AdministratorRole
 type Config struct {
 	// DB logs in as auth's own role.
 	DB *pgxpool.Pool
+	// Standby answers reads that may be as old as the change feed; nil for none.
+	Standby *database.Standby
 	// Users receives new accounts at once; nil leaves them to the account log.
 	Users usersv1.RelayServiceClient
 	// UsersAudit has the audit events of users; nil leaves them there, for another
@@ -151,6 +154,7 @@ type Service struct {
 	// collector stores the audit events of users.
 	collector *audit.Collector
 	accounts  *accounts.Store
+	reads     standby.Reads
 	// passwords hashes those that operators set.
 	passwords *passwords.Checker
 
@@ -198,8 +202,8 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err := deployment.NoteIssuer(ctx, db, config.Issuer, config.Logger); err != nil {
 		return nil, err
 	}
-	changes := changes.New(config.DB, config.Logger)
-	events := accountlog.New(db, config.Readers, config.Logger)
+	changes, events := changes.New(config.DB, config.Logger), accountlog.New(db, config.Readers, config.Logger)
+	reads := standby.New(db, config.Standby, changes) // of GetAccount and ListSessions
 	relay := relay.New(events, config.Users, config.Logger)
 	revocation := newRevocationService(db, desk.Keys, config.Logger)
 	log := audit.NewLog(db, throttle)
@@ -221,14 +225,14 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	sessions.Verifiers = append(sessions.Verifiers, factorService.Verifiers()...)
 	federation := newFederation(config, accounts, sessions, codes, relay)
 	return &Service{
-		db: db, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
+		db: db, reads: reads, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
 		janitor:   janitor.New(db, config.AuditLife, config.Logger),
 		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
-			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
+			db: db, reads: reads, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
 			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed, factors: factorService, apiKeys: apiKeys,
 		},
-		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
+		session:    &sessionService{db: db, reads: reads, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
 		key:        &keyService{keys: desk.Keys},
 		revocation: revocation,
 		change:     &changeService{changes: changes},

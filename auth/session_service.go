@@ -18,6 +18,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/standby"
 )
 
 var (
@@ -28,6 +29,7 @@ var (
 // sessionService implements authv1.SessionServiceHandler.
 type sessionService struct {
 	db          *database.Pool
+	reads       standby.Reads
 	sessions    *sessions
 	passwords   *passwords.Checker
 	log         *audit.Log
@@ -89,7 +91,7 @@ const selectSessions = `
 
 // ListSessions implements authv1.SessionServiceHandler.
 func (s *sessionService) ListSessions(ctx context.Context, req *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
-	rows, err := s.db.Query(ctx, selectSessions, pgx.NamedArgs{"account_id": req.GetAccountId()})
+	rows, err := s.reads.Of(ctx).Query(ctx, selectSessions, pgx.NamedArgs{"account_id": req.GetAccountId()})
 	if err != nil {
 		return nil, fmt.Errorf("list the sessions: %w", err)
 	}

@@ -125,7 +125,7 @@ func (s *authService) VerifyEmail(ctx context.Context, req *bffv1.VerifyEmailReq
 	}
 	if response.GetTokens() == nil {
 		noStore(ctx)
-		s.cache.Invalidate("account/" + response.GetAccount().GetId())
+		s.cache.InvalidateWritten("account/" + response.GetAccount().GetId())
 		user, missing := s.withProfile(ctx, response.GetAccount())
 		return &bffv1.VerifyEmailResponse{User: user, Errors: missing, Challenge: challengeOf(response.GetChallenge())}, nil
 	}

@@ -32,6 +32,7 @@ import (
 	"gatehouse/bff/pages"
 	"gatehouse/bff/passthrough"
 	"gatehouse/bff/shed"
+	"gatehouse/bff/standbys"
 	"gatehouse/bff/traces"
 	"gatehouse/bff/watch"
 	"gatehouse/bff/webhooks"
@@ -164,7 +165,7 @@ func New(config Config) (*Service, error) {
 	if s.verifier, err = access.NewVerifier(config.PublicURL, config.SecondFactorRoles, config.Logger); err != nil {
 		return nil, err
 	}
-	if s.cache, err = newCache(config.CacheBytes, config.Backends, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
+	if s.cache, err = newCache(config.CacheBytes, config.Backends, standbys.New(maxChangeAge, s.feedOwners), func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
 		s.verifier.Stop()
 		return nil, err
 	}
@@ -250,6 +251,7 @@ func (s *Service) joinFeeds(config Config) {
 			continue
 		}
 		feed := newChangeFeed(backend, s.cache, config.Logger)
+		feed.position = s.cache.positions.Reported
 		s.changes = append(s.changes, feed)
 		if backend.Name == authName || backend.Name == usersName {
 			live.Feeds = append(live.Feeds, backend.Name)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -11,11 +12,13 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"gatehouse/bff/browser"
+	"gatehouse/bff/standbys"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/answercache"
 	"gatehouse/internal/calltrace"
 	"gatehouse/internal/policy"
+	"gatehouse/internal/readposition"
 	"gatehouse/internal/rpc"
 )
 
@@ -33,13 +36,30 @@ const sessionsKind = "sessions"
 // or user agent changes.
 const maxSessionsTTL = 10 * time.Second
 
+// newSession is how long the sessions of a caller are read from the primary: the list must
+// have the caller's own session, which another gateway may just have begun. It allows for
+// the difference of clocks.
+const newSession = time.Minute
+
 // partCache is the cache, and which parts of answers it may hold.
 type partCache struct {
 	*answercache.Cache
 	cacheable map[protoreflect.FullName]bool
+	positions *standbys.Positions
 }
 
-func newCache(bytes int64, backends []Backend, current func(kinds []string) bool) (*partCache, error) {
+// fill gives the fetch of an answer the positions at which it may read from standbys.
+func fill(positions *standbys.Positions) func(context.Context, []string) (context.Context, time.Duration) {
+	return func(ctx context.Context, tags []string) (context.Context, time.Duration) {
+		if who := caller(ctx); who != nil && time.Since(who.SignIn.AuthTime) < newSession && slices.Contains(tags, sessionsKind+"/"+who.UserID) {
+			return readposition.With(ctx, nil), 0
+		}
+		found, age := positions.For(tags)
+		return readposition.With(ctx, found), age
+	}
+}
+
+func newCache(bytes int64, backends []Backend, positions *standbys.Positions, current func(kinds []string) bool) (*partCache, error) {
 	parts := ownParts()
 	for _, backend := range backends {
 		parts = append(parts, backend.Extension.Cacheable...)
@@ -68,9 +88,10 @@ func newCache(bytes int64, backends []Backend, current func(kinds []string) bool
 			}
 			return rpc.Detached(ctx, limit)
 		},
+		Fill: fill(positions), Wrote: positions.Wrote,
 		Counter: cacheCounter,
 	})
-	return &partCache{cache, cacheable}, err
+	return &partCache{cache, cacheable, positions}, err
 }
 
 // answers is the cache in the chain of a call.

@@ -59,7 +59,9 @@ type changeFeed struct {
 	foreign bool
 	cache   invalidator
 	// changed, unless nil, receives each update after the cache.
-	changed  func(name string, complete bool, tags []string, cursor string)
+	changed func(name string, complete bool, tags []string, cursor string)
+	// position, unless nil, receives the position of each update before the cache.
+	position func(name, position string, polled time.Time)
 	follower follow.Follower[changes]
 	now      func() time.Time
 	start    time.Time
@@ -92,12 +94,29 @@ func (f *changeFeed) isCurrent(now time.Time) bool {
 	return asOf > 0 && now.Sub(f.start)-asOf <= maxChangeAge
 }
 
+// positionOf returns the position of an update; empty for an update without one, such as
+// those of the version before.
+func positionOf(update changes) string {
+	if positioned, ok := update.(interface{ GetPosition() string }); ok {
+		return positioned.GetPosition()
+	}
+	return ""
+}
+
 // apply applies an update, and reports whether it is less than a second old.
 //
 // The service says how long after its stream began it queried its database, and its
 // stream cannot have begun before it was opened here. So no clock has to agree with
 // another, and an update that was long on its way does not pass for a new one.
 func (f *changeFeed) apply(ctx context.Context, update changes, opened time.Time) bool {
+	now := f.now()
+	queried := opened.Add(update.GetAskedAfter().AsDuration())
+	if queried.After(now) {
+		queried = now
+	}
+	if f.position != nil {
+		f.position(f.name, positionOf(update), queried)
+	}
 	switch {
 	case update.GetComplete() && f.foreign:
 		f.cache.InvalidateKinds(f.kinds...)
@@ -117,11 +136,6 @@ func (f *changeFeed) apply(ctx context.Context, update changes, opened time.Time
 	}
 	if f.changed != nil {
 		f.changed(f.name, update.GetComplete(), tags, update.GetCursor())
-	}
-	now := f.now()
-	queried := opened.Add(update.GetAskedAfter().AsDuration())
-	if queried.After(now) {
-		queried = now
 	}
 	// What an earlier stream reported of a later moment stays known.
 	if asOf := int64(queried.Sub(f.start)); asOf > f.asOf.Load() {

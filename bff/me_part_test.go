@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"gatehouse/bff/standbys"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -170,7 +171,7 @@ func TestThePartsTagsAreTagsOfGetMe(t *testing.T) {
 	t.Parallel()
 	parts := meParts{{MePart: MePart{Kinds: []string{"note", "account"}}}}
 	s := &Service{me: parts, gateway: &Gateway{}, feedOwners: map[string]string{"note": "notes", "account": authName, "profile": usersName, "sessions": authName}}
-	cache, err := newCache(CacheNothing, nil, nil)
+	cache, err := newCache(CacheNothing, nil, standbys.New(time.Second, nil), nil)
 	wantNoError(t, "newCache", err)
 	t.Cleanup(cache.Close)
 	s.cache = cache

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"gatehouse/bff/passthrough"
+	"gatehouse/bff/standbys"
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
@@ -50,7 +51,7 @@ type Field struct{ Name, Normal, Redacted string }
 // tightened by settings (see [rpc.ServerConfig]). The backends need no clients. Its error
 // lists every fault of the schema's policies or of the settings.
 func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*Policy, error) {
-	cache, err := newCache(CacheNothing, backends, nil)
+	cache, err := newCache(CacheNothing, backends, standbys.New(maxChangeAge, nil), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -21,5 +21,5 @@ func countReceived(ctx context.Context, deleted, applied bool) {
 
 // Measure registers the gauges, which are read when the metrics are collected.
 func (s *Service) Measure(meter metric.Meter) error {
-	return errors.Join(database.ObservePool(meter, "users", s.db.Pool), s.changes.Observe(meter, "users"))
+	return errors.Join(database.ObservePool(meter, "users", s.db.Pool), s.changes.Observe(meter, "users"), s.reads.Measure(meter, "users"))
 }

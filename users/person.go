@@ -13,7 +13,7 @@ import (
 
 // ExportPerson implements servicev1.PersonServiceHandler.
 func (s *Service) ExportPerson(ctx context.Context, req *servicev1.ExportPersonRequest) (*servicev1.ExportPersonResponse, error) {
-	found, err := s.load(ctx, req.GetAccountId())
+	found, err := s.load(ctx, s.db, req.GetAccountId())
 	if fault.Reason(err) == fault.Reason(errProfileNotFound) {
 		return &servicev1.ExportPersonResponse{}, nil
 	}

@@ -32,15 +32,15 @@ const getProfile = `
 
 // GetProfile returns one profile. Errors: PROFILE_NOT_FOUND.
 func (s *Service) GetProfile(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
-	found, err := s.load(ctx, req.GetProfileId())
+	found, err := s.load(ctx, s.reads.Of(ctx), req.GetProfileId())
 	if err != nil {
 		return nil, err
 	}
 	return &usersv1.GetProfileResponse{Profile: found.message()}, nil
 }
 
-func (s *Service) load(ctx context.Context, id string) (profile, error) {
-	rows, err := s.db.Query(ctx, getProfile, pgx.NamedArgs{"id": id})
+func (s *Service) load(ctx context.Context, db querier, id string) (profile, error) {
+	rows, err := db.Query(ctx, getProfile, pgx.NamedArgs{"id": id})
 	if err != nil {
 		return profile{}, fmt.Errorf("load the profile: %w", err)
 	}
@@ -142,7 +142,7 @@ func patchOf(next *usersv1.Profile, path string) (attributes.Patch, bool) {
 	return attributes.Patch{Object: path, Text: text, Clear: text == ""}, true
 }
 
-// querier is a pool or a transaction.
+// querier is a pool, a transaction, or a read that a standby may answer.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -167,7 +167,7 @@ func (s *Service) whyNotUpdated(ctx context.Context, wanted *usersv1.Profile) er
 	if wanted.GetEtag() == "" {
 		return errProfileNotFound
 	}
-	if _, err := s.load(ctx, wanted.GetId()); err != nil {
+	if _, err := s.load(ctx, s.db, wanted.GetId()); err != nil {
 		return err
 	}
 	return errEtagMismatch

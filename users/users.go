@@ -21,6 +21,7 @@ import (
 	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
 	"gatehouse/internal/lifecycle"
+	"gatehouse/internal/standby"
 	"gatehouse/users/attributes"
 )
 
@@ -28,6 +29,8 @@ import (
 type Config struct {
 	// DB logs in as the role of users.
 	DB *pgxpool.Pool
+	// Standby answers reads that may be as old as the change feed; nil for none.
+	Standby *database.Standby
 	// Schema validates the attributes of users; nil accepts every JSON object.
 	Schema *attributes.Schema
 	// Accounts is auth's account log; nil if auth delivers accounts instead.
@@ -39,6 +42,7 @@ type Config struct {
 // Service implements ProfileService, RelayService, ChangeService and AuditService.
 type Service struct {
 	db      *database.Pool
+	reads   standby.Reads
 	changes *feed.Tags
 	schema  *attributes.Schema
 	reader  *lifecycle.Reader // nil without a client of auth
@@ -56,6 +60,7 @@ var (
 func New(config Config) *Service {
 	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, schema: config.Schema, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
 	service.reader = service.newReader(config.Accounts)
+	service.reads = standby.New(service.db, config.Standby, service.changes) // of GetProfile
 	return service
 }
 

@@ -43,6 +43,13 @@ type Config struct {
 	// call that started it but after limit, and which carries no credentials.
 	// anonymous says that it must not know the caller either.
 	Detach func(ctx context.Context, limit time.Duration, anonymous bool) (context.Context, context.CancelFunc)
+	// Fill returns the context in which an answer with these tags is fetched, and how old
+	// the data may be that the fetch finds; nil if nothing depends on the tags. It is called
+	// when it is decided which invalidations the answer survives.
+	Fill func(ctx context.Context, tags []string) (context.Context, time.Duration)
+	// Wrote is called with the tags of data that this process wrote, before they are
+	// invalidated; nil for none.
+	Wrote func(tags []string)
 	// Counter returns the function that counts how the calls of a method are answered.
 	Counter func(procedure string) func(context.Context, Result)
 	// Now is the clock; time.Now if nil.
@@ -135,6 +142,22 @@ func (c *Cache) Usable(kinds []string) bool { return c.config.Bytes >= 0 && c.co
 // Invalidate makes every entry with one of the tags stale, and every in-flight
 // call's answer that will have one of them.
 func (c *Cache) Invalidate(tags ...string) { c.epochs.invalidate(tags...) }
+
+// InvalidateWritten is Invalidate for data that this process wrote, or may have written.
+func (c *Cache) InvalidateWritten(tags ...string) {
+	if c.config.Wrote != nil {
+		c.config.Wrote(tags)
+	}
+	c.Invalidate(tags...)
+}
+
+// fill is Config.Fill.
+func (c *Cache) fill(ctx context.Context, tags []string) (context.Context, time.Duration) {
+	if c.config.Fill == nil {
+		return ctx, 0
+	}
+	return c.config.Fill(ctx, tags)
+}
 
 // InvalidateKinds invalidates the entries that have a tag of one of the kinds. The kinds
 // are few and known: they are remembered for good.
@@ -305,7 +328,7 @@ func (c *Cache) InvalidateOnWrite(tags func(ctx context.Context) []string) conne
 			invalidate := func() {
 				if !done {
 					done = true
-					c.Invalidate(tags(ctx)...)
+					c.InvalidateWritten(tags(ctx)...)
 				}
 			}
 			defer invalidate() // also if the method panics

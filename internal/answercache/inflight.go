@@ -105,6 +105,7 @@ func (c *Cache) callMethod(ctx context.Context, since epoch, q *query) (got answ
 	parts := &expiry{}
 	info := &connect.CallInfo{Spec: m.spec()}
 	stream := &unaryStream{request: q.request}
+	ctx, age := c.fill(ctx, q.tags)
 	err = m.server.Call(context.WithValue(ctx, expiryKey{}, parts), m.Procedure, info, stream)
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, context.DeadlineExceeded):
@@ -119,7 +120,7 @@ func (c *Cache) callMethod(ctx context.Context, since epoch, q *query) (got answ
 		return answer{}, err
 	}
 	e := &entry{message: stream.answer, encoded: preencoded(encoded), json: &inJSON{Message: stream.answer}, etags: newETags(hash), size: len(encoded), tags: q.tags, since: since}
-	e.freshUntil = parts.orEarlier(c.config.Now().Add(m.TTL))
+	e.freshUntil = parts.orEarlier(c.config.Now().Add(m.TTL - age))
 	e.staleUntil = e.freshUntil.Add(max(m.StaleWhileRevalidate, m.StaleIfError))
 	got = answer{entry: e, header: info.ResponseHeader(), noStore: isNoStore(info.ResponseHeader())}
 	if !got.noStore {

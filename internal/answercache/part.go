@@ -22,6 +22,7 @@ type Part struct {
 // is for expires no later than the part.
 func FetchPart[M proto.Message](ctx context.Context, c *Cache, part Part, fetch func(context.Context) (M, error)) (M, error) {
 	if !c.Usable(part.Kinds) {
+		ctx, _ = c.fill(ctx, nil)
 		return fetch(ctx)
 	}
 	k := keyOf("part "+part.Name, c.config.Caller(ctx), []byte(part.ID))
@@ -29,16 +30,18 @@ func FetchPart[M proto.Message](ctx context.Context, c *Cache, part Part, fetch 
 		limitExpiry(ctx, found.freshUntil)
 		return found.message.(M), nil
 	}
+	var tags []string
+	for _, kind := range part.Kinds {
+		tags = append(tags, kind+"/"+part.ID)
+	}
 	since := c.epochs.current()
-	fetched, err := fetch(ctx)
+	filling, age := c.fill(ctx, tags)
+	fetched, err := fetch(filling)
 	if err != nil || !fetched.ProtoReflect().IsValid() {
 		return fetched, err
 	}
-	until := c.config.Now().Add(part.TTL)
-	e := &entry{message: proto.Clone(fetched), size: proto.Size(fetched), since: since, freshUntil: until, staleUntil: until}
-	for _, kind := range part.Kinds {
-		e.tags = append(e.tags, kind+"/"+part.ID)
-	}
+	until := c.config.Now().Add(part.TTL - age)
+	e := &entry{message: proto.Clone(fetched), size: proto.Size(fetched), tags: tags, since: since, freshUntil: until, staleUntil: until}
 	c.store(k, e, part.Kinds)
 	limitExpiry(ctx, until)
 	return fetched, nil

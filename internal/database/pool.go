@@ -192,8 +192,13 @@ func (r *rows) release() {
 
 // QueryRow is pgxpool's QueryRow with retries. Scan runs the statement.
 func (p *Pool) QueryRow(ctx context.Context, sql string, arguments ...any) pgx.Row {
+	return rowOf(func() (pgx.Rows, error) { return p.Query(ctx, sql, arguments...) })
+}
+
+// rowOf returns the first row of a query, which Scan runs.
+func rowOf(query func() (pgx.Rows, error)) pgx.Row {
 	return rowFunc(func(destinations []any) error {
-		found, err := p.Query(ctx, sql, arguments...)
+		found, err := query()
 		if err != nil {
 			return err
 		}
@@ -244,9 +249,36 @@ const (
 // The role may have one of the other passwords instead of the URL's. The pool uses the
 // password that is accepted; if it is refused later, it tries the next.
 func Open(ctx context.Context, url, service string, otherPasswords ...string) (*pgxpool.Pool, error) {
+	config, err := poolConfig(url, service, strings.ToUpper(service)+"_DATABASE_URL")
+	if err != nil {
+		return nil, err
+	}
+	requireWritable(config.ConnConfig, url)
+	known := newPasswords(config.ConnConfig.Password, otherPasswords)
+	pooled, err := probe(ctx, config.ConnConfig, known)
+	if err != nil {
+		return nil, fmt.Errorf("reach the database of %s: %w", service, err)
+	}
+	setSession(config.ConnConfig, service, pooled)
+	if pooled && !strings.Contains(url, execMode) {
+		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
+	pool, err := newPool(ctx, config, known)
+	if err != nil {
+		return nil, fmt.Errorf("open the database of %s: %w", service, err)
+	}
+	return pool, nil
+}
+
+// execMode is the parameter of a URL that says how pgx sends statements.
+const execMode = "default_query_exec_mode"
+
+// poolConfig returns the configuration of a pool with the defaults that its URL does not
+// override. The error names the setting of the URL, and does not contain the URL.
+func poolConfig(url, service, setting string) (*pgxpool.Config, error) {
 	config, err := parsePoolConfig(url)
 	if err != nil {
-		return nil, errors.New(strings.ToUpper(service) + "_DATABASE_URL is not a valid Postgres URL")
+		return nil, errors.New(setting + " is not a valid Postgres URL")
 	}
 	given := func(setting string) bool { return strings.Contains(url, setting) }
 	if !given("pool_max_conns") {
@@ -265,23 +297,27 @@ func Open(ctx context.Context, url, service string, otherPasswords ...string) (*
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "gatehouse " + service
 	}
-	requireWritable(config.ConnConfig, url)
-	known := newPasswords(config.ConnConfig.Password, otherPasswords)
-	pooled, err := probe(ctx, config.ConnConfig, known)
-	if err != nil {
-		return nil, fmt.Errorf("reach the database of %s: %w", service, err)
-	}
-	setSession(config.ConnConfig, service, pooled)
-	if pooled && !given("default_query_exec_mode") {
-		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	}
+	return config, nil
+}
+
+// newPool returns a pool that closes unusable connections, and connects with one of the
+// passwords.
+func newPool(ctx context.Context, config *pgxpool.Config, known *passwords) (*pgxpool.Pool, error) {
 	watch := &errorTracer{next: config.ConnConfig.Tracer, passwords: known}
-	config.BeforeConnect = known.use
+	before := config.BeforeConnect
+	config.BeforeConnect = func(ctx context.Context, config *pgx.ConnConfig) error {
+		if before != nil {
+			if err := before(ctx, config); err != nil {
+				return err
+			}
+		}
+		return known.use(ctx, config)
+	}
 	config.ConnConfig.Tracer = watch
 	config.AfterRelease = func(conn *pgx.Conn) bool { return !isUnusable(conn) }
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("open the database of %s: %w", service, err)
+		return nil, err
 	}
 	watch.pool.Store(pool)
 	return pool, nil

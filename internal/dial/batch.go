@@ -10,6 +10,7 @@ import (
 
 	batchv1 "gatehouse/gen/batch/v1"
 	"gatehouse/internal/batch"
+	"gatehouse/internal/readposition"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
 )
@@ -44,7 +45,7 @@ func (b *batcher) batchCalls(next connect.ClientFunc) connect.ClientFunc {
 			return next(ctx, spec)
 		}
 		return &unaryCall{make: func(request, response any) error {
-			call := &batchableCall{batcher: b, spec: spec, next: next, trace: trace}
+			call := &batchableCall{batcher: b, spec: spec, next: next, trace: trace, position: readposition.For(ctx, b.balancer.service)}
 			return call.make(ctx, client, member, request, response)
 		}}, nil
 	}
@@ -88,7 +89,9 @@ type batchableCall struct {
 	spec    connect.Spec
 	next    connect.ClientFunc
 	trace   map[string]string
-	message []byte // the encoded request
+	// position is that of package readposition.
+	position string
+	message  []byte // the encoded request
 	// One of these is set after the call was made in a batch.
 	answer *batchv1.CallResponse_Item
 	err    error
@@ -146,7 +149,7 @@ func (b *batcher) send(ctx context.Context, client batchv1.BatchServiceClient, c
 	for i, one := range calls {
 		call := one.(*batchableCall)
 		size += len(call.message)
-		request.Items[i] = &batchv1.CallRequest_Item{Procedure: call.spec.Procedure, Message: call.message, Trace: call.trace}
+		request.Items[i] = &batchv1.CallRequest_Item{Procedure: call.spec.Procedure, Message: call.message, Trace: call.trace, Position: call.position}
 	}
 	if size > maxBatchBytes {
 		return

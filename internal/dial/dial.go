@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"gatehouse/internal/readposition"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
 )
@@ -105,7 +106,7 @@ func newInProcess(route Route, transport connect.Transport) (*connect.Client, er
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewClient(transport, append(chain, leaveBatch)...), nil
+	return connect.NewClient(transport, append(chain, leaveBatch, readposition.Send(route.Callee))...), nil
 }
 
 func inProcessCall(route Route) rpc.InProcess {
@@ -129,7 +130,7 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 		return nil, err
 	}
 	chain = append(append(chain, propagateDeadline), between...)
-	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
+	return connect.NewClient(transport, append(chain, readposition.Send(route.Callee), sendIdentity(issuer))...), nil
 }
 
 // routeInterceptors returns the interceptors that all transports share.

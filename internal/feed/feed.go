@@ -56,6 +56,9 @@ type Config[T any] struct {
 	// Polled, unless nil, is called after each successful poll, before the watchers
 	// receive its rows.
 	Polled func(read time.Time)
+	// Position, unless nil, returns the position of the database in its write-ahead log. It
+	// is called after each successful poll.
+	Position func(context.Context) (string, error)
 	// Prune is the statement that deletes expired rows.
 	Prune string
 	// Reach is how long a cursor is valid. Zero is no limit, for a feed whose watchers need
@@ -85,6 +88,8 @@ type News[T any] struct {
 	Items    []Item[T]
 	// Cursor is the position from which the watcher can resume.
 	Cursor string
+	// Position is what Config.Position returned after the poll; empty if it failed.
+	Position string
 	// Read is when the poll ended. AskedAfter is the time from the start of the watch
 	// to the start of the poll.
 	Read       time.Time
@@ -100,6 +105,8 @@ type Feed[T any] struct {
 	polls    int // started so far
 	wake     chan struct{}
 	stopped  bool
+	// positions logs failures of Config.Position; only Run's goroutine uses it.
+	positions outage.Log
 }
 
 type watcher[T any] struct {
@@ -115,7 +122,13 @@ type watcher[T any] struct {
 
 // New returns a feed. Run polls for it.
 func New[T any](config Config[T]) *Feed[T] {
-	return &Feed[T]{config: config, live: map[string]Item[T]{}, watchers: map[*watcher[T]]struct{}{}, wake: make(chan struct{}, 1)}
+	return &Feed[T]{
+		config: config, live: map[string]Item[T]{}, watchers: map[*watcher[T]]struct{}{}, wake: make(chan struct{}, 1),
+		positions: outage.Log{
+			Logger: config.Logger, Failed: "feed: no position, reads stay on the primary", Recovered: "feed: positions recovered",
+			Attrs: []slog.Attr{slog.String("feed", config.Name)},
+		},
+	}
 }
 
 // Soon starts the next poll without waiting for the interval.
@@ -222,6 +235,7 @@ func (f *Feed[T]) Run(ctx context.Context) {
 		seen = emptySnapshot
 		if err == nil {
 			seen, database = p.snapshot, p.database
+			p.position = f.position(ctx)
 			if f.config.Polled != nil {
 				f.config.Polled(p.read)
 			}
@@ -253,6 +267,20 @@ func (f *Feed[T]) pause(err error) time.Duration {
 		return f.config.Idle
 	}
 	return interval
+}
+
+// position returns the position after a poll. The feed works without one.
+func (f *Feed[T]) position(ctx context.Context) string {
+	if f.config.Position == nil {
+		return ""
+	}
+	limited, cancel := context.WithTimeout(ctx, interval) // the watchers wait for their message
+	defer cancel()
+	position, err := f.config.Position(limited)
+	if ctx.Err() == nil {
+		f.positions.Note(ctx, err)
+	}
+	return position
 }
 
 // Prune deletes expired rows from the table. Run calls it every minute.
@@ -287,7 +315,7 @@ func (f *Feed[T]) broadcast(number int, p poll[T]) {
 		if w.skipUntil >= number {
 			continue
 		}
-		message := News[T]{First: !w.started, Items: added, Cursor: p.cursor(), Read: p.read, AskedAfter: p.asked.Sub(w.opened)}
+		message := News[T]{First: !w.started, Items: added, Cursor: p.cursor(), Position: p.position, Read: p.read, AskedAfter: p.asked.Sub(w.opened)}
 		from, known := p.resume(w.cursor, f.config.Reach)
 		switch {
 		case w.started && !p.databaseChanged:

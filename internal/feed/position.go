@@ -17,6 +17,7 @@ type poll[T any] struct {
 	clock       int64  // Postgres' clock, in seconds
 	snapshot    string // the next poll reads the rows that are not visible in it
 	horizon     uint64 // the ID of the oldest running transaction
+	position    string // in the write-ahead log, taken after the rows were read
 	// databaseChanged reports that the database is not that of the previous poll: rows from
 	// before are dropped.
 	databaseChanged bool

@@ -18,7 +18,7 @@ func (t *Tags) Register(server *connect.Server) {
 func (t *Tags) WatchChanges(ctx context.Context, req *servicev1.WatchChangesRequest, stream servicev1.ChangeServiceWatchChangesServerStream) error {
 	return t.WatchTags(ctx, req.GetCursor(), func(news TagNews) error {
 		return stream.Send(&servicev1.WatchChangesResponse{
-			Complete: news.Complete, Tags: news.Tags, Cursor: news.Cursor, AskedAfter: durationpb.New(news.AskedAfter),
+			Complete: news.Complete, Tags: news.Tags, Cursor: news.Cursor, AskedAfter: durationpb.New(news.AskedAfter), Position: news.Position,
 		})
 	})
 }

@@ -39,6 +39,7 @@ type TagNews struct {
 	Complete   bool
 	Tags       []string
 	Cursor     string
+	Position   string // in the write-ahead log; see [Tags.TellPositions]
 	AskedAfter time.Duration
 }
 
@@ -66,10 +67,16 @@ func NewTags(db *pgxpool.Pool, table string, logger *slog.Logger) *Tags {
 	}
 }
 
+// TellPositions adds the position of the database in its write-ahead log to each message, so
+// that reads may go to a standby that has replayed it. Call it before Run.
+func (t *Tags) TellPositions(position func(context.Context) (string, error)) {
+	t.config.Position = position
+}
+
 // WatchTags is [Feed.Watch] for tags.
 func (t *Tags) WatchTags(ctx context.Context, cursor string, send func(TagNews) error) error {
 	return t.Watch(ctx, cursor, func(news News[string]) error {
-		message := TagNews{Complete: news.Complete, Cursor: news.Cursor, AskedAfter: news.AskedAfter}
+		message := TagNews{Complete: news.Complete, Cursor: news.Cursor, Position: news.Position, AskedAfter: news.AskedAfter}
 		if news.Complete {
 			return send(message)
 		}

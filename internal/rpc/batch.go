@@ -19,6 +19,7 @@ import (
 	"gatehouse/internal/batch"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
+	"gatehouse/internal/readposition"
 	"gatehouse/internal/telemetry"
 )
 
@@ -120,6 +121,9 @@ func (c *batchedCall) run(server *Server, item *batchv1.CallRequest_Item) {
 	info := &connect.CallInfo{PeerAddr: outer.PeerAddr, Protocol: outer.Protocol}
 	for _, name := range []string{"Authorization", RequestIDHeader} {
 		info.RequestHeader().SetValues(name, outer.RequestHeader().Values(name))
+	}
+	if position := item.GetPosition(); position != "" {
+		info.RequestHeader().Set(readposition.Header, position)
 	}
 	if caller := inProcessCallerOf(outer); caller != nil {
 		info.TransportInfo = caller

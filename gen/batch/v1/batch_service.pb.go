@@ -190,7 +190,10 @@ type CallRequest_Item struct {
 	// The encoded request message.
 	Message []byte `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// The headers of the trace that the call belongs to.
-	Trace         map[string]string `protobuf:"bytes,3,rep,name=trace,proto3" json:"trace,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Trace map[string]string `protobuf:"bytes,3,rep,name=trace,proto3" json:"trace,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The position at which the call may read from a standby (see
+	// service.v1.WatchChangesResponse); empty for none.
+	Position      string `protobuf:"bytes,4,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +247,13 @@ func (x *CallRequest_Item) GetTrace() map[string]string {
 		return x.Trace
 	}
 	return nil
+}
+
+func (x *CallRequest_Item) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
 }
 
 // Item is one answer.
@@ -355,14 +365,15 @@ var File_batch_v1_batch_service_proto protoreflect.FileDescriptor
 
 const file_batch_v1_batch_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbatch/v1/batch_service.proto\x12\bbatch.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x16policy/v1/policy.proto\"\x97\x02\n" +
+	"\x1cbatch/v1/batch_service.proto\x12\bbatch.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x16policy/v1/policy.proto\"\xbc\x02\n" +
 	"\vCallRequest\x12<\n" +
 	"\x05items\x18\x01 \x03(\v2\x1a.batch.v1.CallRequest.ItemB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10\x10R\x05items\x1a\xc9\x01\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10\x10R\x05items\x1a\xee\x01\n" +
 	"\x04Item\x12&\n" +
 	"\tprocedure\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tprocedure\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12E\n" +
-	"\x05trace\x18\x03 \x03(\v2%.batch.v1.CallRequest.Item.TraceEntryB\b\xbaH\x05\x9a\x01\x02\x10\bR\x05trace\x1a8\n" +
+	"\x05trace\x18\x03 \x03(\v2%.batch.v1.CallRequest.Item.TraceEntryB\b\xbaH\x05\x9a\x01\x02\x10\bR\x05trace\x12#\n" +
+	"\bposition\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\bposition\x1a8\n" +
 	"\n" +
 	"TraceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

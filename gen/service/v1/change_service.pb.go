@@ -84,7 +84,12 @@ type WatchChangesResponse struct {
 	// How long after the start of the stream the database was polled. The message
 	// contains everything that was committed by then. With it a reader knows the
 	// age of its data, however long the message was on its way.
-	AskedAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=asked_after,json=askedAfter,proto3" json:"asked_after,omitempty"`
+	AskedAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=asked_after,json=askedAfter,proto3" json:"asked_after,omitempty"`
+	// A position in the write-ahead log of the service's database, taken after
+	// the poll: a standby that has replayed it has everything that this message
+	// and all before it reported. Send it to the service with a read that may be
+	// that old. Empty for a service without a standby.
+	Position      string `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -147,6 +152,13 @@ func (x *WatchChangesResponse) GetAskedAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *WatchChangesResponse) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
 var File_service_v1_change_service_proto protoreflect.FileDescriptor
 
 const file_service_v1_change_service_proto_rawDesc = "" +
@@ -154,13 +166,14 @@ const file_service_v1_change_service_proto_rawDesc = "" +
 	"\x1fservice/v1/change_service.proto\x12\n" +
 	"service.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16policy/v1/policy.proto\"7\n" +
 	"\x13WatchChangesRequest\x12 \n" +
-	"\x06cursor\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cursor\"\x9a\x01\n" +
+	"\x06cursor\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cursor\"\xb6\x01\n" +
 	"\x14WatchChangesResponse\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x12\n" +
 	"\x04tags\x18\x02 \x03(\tR\x04tags\x12\x16\n" +
 	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x12:\n" +
 	"\vasked_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"askedAfter2v\n" +
+	"askedAfter\x12\x1a\n" +
+	"\bposition\x18\x05 \x01(\tR\bposition2v\n" +
 	"\rChangeService\x12e\n" +
 	"\fWatchChanges\x12\x1f.service.v1.WatchChangesRequest\x1a .service.v1.WatchChangesResponse\"\x10\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
