@@ -45,7 +45,7 @@ func said(t *testing.T, p *harness.Process, what string) {
 }
 
 // gatehouse webhook listen prints and forwards what happens, also what happened while the
-// gateway was away, and ends with Ctrl-C.
+// gateway was unreachable, and ends with Ctrl-C.
 func TestAListenerContinuesAfterTheGatewayRestarts(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.ThreeProcesses)
