@@ -87,7 +87,21 @@ func TestAClientThatLeavesMakesRoom(t *testing.T) {
 	defer leave()
 	var all [perCaller]*idle
 	for i := range all {
-		all[i] = openIdle(ctx, t, s, ada.Access)
+		if i%2 == 0 {
+			all[i] = openIdle(ctx, t, s, ada.Access)
+			continue
+		}
+		stream, err := s.ClientOver(new(http.Client), ada.Access).Account.WatchMe(ctx, &bffv1.WatchMeRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := &idle{}
+		all[i] = one
+		go func() {
+			for _, err := stream.Receive(); err == nil; _, err = stream.Receive() {
+				one.events.Add(1)
+			}
+		}()
 	}
 	if t.Failed() {
 		return
@@ -103,7 +117,7 @@ func TestAClientThatLeavesMakesRoom(t *testing.T) {
 		}
 	}
 	leave()
-	for i := range perCaller {
+	for i := range perCaller { // for as many as have gone
 		harness.Eventually(t, 10*time.Second, fmt.Sprint("there is room for stream ", i), func() error {
 			w := watch(t, s.ClientOver(new(http.Client), ada.Access), "")
 			if _, ok := <-w.events; !ok {

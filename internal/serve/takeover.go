@@ -18,11 +18,10 @@ const lastTime = 2 * time.Second
 // TakenOver is the connection of a response that goes on after its handler has returned.
 // It holds no request and no buffer, and one goroutine that notices when the client leaves.
 type TakenOver struct {
-	conn      net.Conn // of the server's lock until TakeOver returns
-	chunked   bool
-	pipelined bool
-	stop      func()
-	owner     *takenOver
+	conn    net.Conn // of the server's lock until TakeOver returns
+	chunked bool
+	stop    func()
+	owner   *takenOver
 }
 
 // TakeOver takes the connection of an HTTP/1 request from the server. The handler must have
@@ -41,13 +40,13 @@ func TakeOver(w http.ResponseWriter, r *http.Request, stop func()) (*TakenOver, 
 	taken := &TakenOver{chunked: r.ProtoAtLeast(1, 1), stop: stop, owner: &state.taken}
 	// Before the server stops waiting for the connection.
 	stopping := taken.owner.add(taken)
-	conn, buffered, err := control.Hijack()
+	conn, _, err := control.Hijack()
 	if err != nil {
 		taken.owner.remove(taken)
 		return nil, fmt.Errorf("take over the connection: %w", err)
 	}
 	taken.owner.mu.Lock()
-	taken.conn, taken.pipelined = conn, buffered.Reader.Buffered() > 0
+	taken.conn = conn
 	taken.owner.mu.Unlock()
 	if stopping {
 		stop()
@@ -55,15 +54,23 @@ func TakeOver(w http.ResponseWriter, r *http.Request, stop func()) (*TakenOver, 
 	return taken, nil
 }
 
-// Watch calls lost when the client closes the connection.
+// mostUnread bounds what is read from a client whose response goes on. More than the end of
+// its request is none of a well-behaved one's.
+const mostUnread = 1 << 10
+
+// Watch calls lost when the client closes the connection. One that sends more is not read any
+// further: the next write notices that it has gone.
 func (t *TakenOver) Watch(lost func()) {
-	if t.pipelined {
-		return // a client that sends more is not read any further, as net/http does
-	}
 	conn := t.conn
 	t.owner.readers.Go(func() {
-		if n, err := conn.Read(make([]byte, 1)); n == 0 && err != nil {
-			lost()
+		buffer := make([]byte, 8)
+		for read := 0; read < mostUnread; {
+			n, err := conn.Read(buffer)
+			if err != nil {
+				lost()
+				return
+			}
+			read += n
 		}
 	})
 }

@@ -75,7 +75,10 @@ func TestAResponseThatGoesOnNoticesItsClientsLeave(t *testing.T) {
 	t.Parallel()
 	handler, all := takesOver(t)
 	url := rpctest.Serve(t, handler)
-	for _, request := range []string{"GET / HTTP/1.1\r\nHost: here\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"} {
+	for _, request := range []string{
+		"GET / HTTP/1.1\r\nHost: here\r\n\r\n", "GET / HTTP/1.0\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nall\r\n0\r\n\r\n", // of which the handler reads nothing
+	} {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			t.Fatal(err)
