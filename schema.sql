@@ -281,8 +281,8 @@ CREATE TABLE auth.challenges (
     identity_id           uuid,
     -- An identity to link once all proofs are given; NULL for none.
     pending_identity      jsonb,
-    -- When the first proof was given, if that was before the challenge was made: at
-    -- another provider. NULL for create_time.
+    -- When the first proof was given, if not when the challenge was made: at another
+    -- provider, or in answer to the challenge. NULL for create_time.
     first_proof_time      timestamptz,
     create_time           timestamptz NOT NULL DEFAULT now(),
     expire_time           timestamptz NOT NULL,

@@ -44,7 +44,7 @@ type accountService struct {
 }
 
 const selectAccountFacts = `
-	SELECT ` + accounts.Columns + `, a.password_change_time, a.last_sign_in_time,
+	SELECT ` + accounts.Columns + `, CASE WHEN ` + accounts.PasswordHash + ` <> '' THEN a.password_change_time END, a.last_sign_in_time,
 		a.second_factor, (SELECT count(*) FROM auth.recovery_codes r WHERE r.account_id = a.id AND r.use_time IS NULL),
 		(SELECT count(*) FROM auth.sessions s
 		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.epoch >= ` + deployment.CurrentEpoch + ` AND s.expire_time > now())
@@ -52,8 +52,7 @@ const selectAccountFacts = `
 
 // GetAccount implements authv1.AccountServiceHandler.
 func (s *accountService) GetAccount(ctx context.Context, req *authv1.GetAccountRequest) (*authv1.GetAccountResponse, error) {
-	var passwordChanged time.Time
-	var signedIn *time.Time
+	var passwordChanged, signedIn *time.Time
 	security := &authv1.SecurityFacts{}
 	account, err := accounts.Scan(s.db.QueryRow(ctx, selectAccountFacts, pgx.NamedArgs{"id": req.GetAccountId()}),
 		&passwordChanged, &signedIn, &security.SecondFactor, &security.RecoveryCodesLeft, &security.ActiveSessions)
@@ -63,7 +62,9 @@ func (s *accountService) GetAccount(ctx context.Context, req *authv1.GetAccountR
 	if err != nil {
 		return nil, fmt.Errorf("read the account: %w", err)
 	}
-	security.PasswordChangeTime = timestamppb.New(passwordChanged)
+	if passwordChanged != nil {
+		security.PasswordChangeTime = timestamppb.New(*passwordChanged)
+	}
 	if signedIn != nil {
 		security.LastSignInTime = timestamppb.New(*signedIn)
 	}

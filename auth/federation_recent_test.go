@@ -1,6 +1,8 @@
 package auth_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -88,4 +90,67 @@ func TestAPasskeyRenewsAnOldSignInAtAProvider(t *testing.T) {
 	if !f.isRecent(t, originOf(t, ada.account, done.GetTokens())) {
 		t.Error("a passkey after an old sign-in at a provider is no recent sign-in")
 	}
+}
+
+// Somebody whose only first proof is a provider that states no time gives a mailed code in
+// its place, and then the second factor.
+func TestAMailedCodeAndASecondFactorAreARecentSignIn(t *testing.T) {
+	t.Parallel()
+	f := newFederated(t, withMail)
+	f.takeCodes()
+	f.provider.SetClaims(jwt.MapClaims{"auth_time": nil})
+	account := f.mustSignIn(t).GetAccount()
+	f.enrol(t, account.GetId())
+	owed, err := f.signIn(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := f.harness.complete(t, owed.GetChallenge().GetToken(), rightCode, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin := originOf(t, account, in.GetTokens())
+	if f.isRecent(t, origin) {
+		t.Fatal("the sign-in is a recent one already")
+	}
+	begun, err := f.sessions.Reauthenticate(t.Context(), &authv1.ReauthenticateRequest{Origin: origin, AcceptsChallenge: true})
+	if methods := begun.GetChallenge().GetMethods(); err != nil || !slices.Equal(methods, []string{"email_code"}) {
+		t.Fatalf("Reauthenticate: got %v, %v, want a challenge for a mailed code", begun, err)
+	}
+	facts, err := f.accounts.GetAccount(t.Context(), &authv1.GetAccountRequest{AccountId: account.GetId()})
+	if err != nil || facts.GetSecurity().GetPasswordChangeTime() != nil {
+		t.Errorf("got %v, %v, want no time of a password that does not exist", facts, err)
+	}
+	token := begun.GetChallenge().GetToken()
+	give := func(proof *authv1.Proof) (*authv1.CompleteReauthenticationResponse, error) {
+		return f.sessions.CompleteReauthentication(t.Context(), &authv1.CompleteReauthenticationRequest{ChallengeToken: token, Proof: proof, Origin: origin})
+	}
+	app := &authv1.Proof{Kind: &authv1.Proof_TotpCode{TotpCode: rightCode}}
+	_, err = give(app)
+	wantReason(t, err, connect.CodeInvalidArgument, "CHALLENGE_INVALID") // the code from the mail comes first
+	code := f.mailed(t, "sign_in", account.GetEmail()).Values["code"]
+	for range 2 { // a lost answer is repeated
+		further, err := give(&authv1.Proof{Kind: &authv1.Proof_EmailCode{EmailCode: code}})
+		if c := further.GetChallenge(); err != nil || further.GetTokens() != nil || c.GetToken() != token || !slices.Equal(c.GetMethods(), []string{"totp"}) {
+			t.Fatalf("the code from the mail: got %v, %v, want the same challenge for the second factor", further, err)
+		}
+	}
+	if f.isRecent(t, origin) {
+		t.Error("the code from the mail alone is a recent sign-in")
+	}
+	done, err := give(app)
+	if err != nil {
+		t.Fatalf("the second factor: %v", err)
+	}
+	if claims := claimsOf(t, done.GetTokens().GetAccessToken()); claims["acr"] != "aal2" || fmt.Sprint(claims["amr"]) != "[email mfa otp]" {
+		t.Errorf("the session has acr %v and amr %v, want aal2 by email and otp", claims["acr"], claims["amr"])
+	}
+	if !f.isRecent(t, origin) {
+		t.Error("both proofs were given just now, and the sign-in is no recent one")
+	}
+
+	// Who has a password gives that first.
+	f.exec(t, `UPDATE auth.accounts SET password_hash = '$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$x', factor_password_hash = 'x'`)
+	_, err = f.sessions.Reauthenticate(t.Context(), &authv1.ReauthenticateRequest{Origin: origin, AcceptsChallenge: true})
+	wantReason(t, err, connect.CodeFailedPrecondition, "FACTOR_REQUIRED")
 }

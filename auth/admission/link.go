@@ -18,21 +18,22 @@ import (
 // what the proofs are for.
 const LinkMethod = "link"
 
-// mayAnswer reports whether a proof of a kind may answer a challenge. The first proof of
-// one that links an identity may be repeated: until the second is given, the answer to it
-// is the same challenge.
+// mayAnswer reports whether a proof of a kind may answer a challenge. The first proof that
+// is given to one may be repeated: until the second is given, the answer to it is the same
+// challenge.
 func mayAnswer(c challenge.Challenge, kind Kind) bool {
-	return mayFollow(c.AMR, kind) || c.Pending != nil && mayFollow(nil, kind)
+	mailed := c.Purpose == challenge.StepUp && kind == EmailCode && slices.Equal(c.AMR, worths[EmailCode].amr)
+	return mayFollow(c.AMR, kind) || mailed || c.Pending != nil && mayFollow(nil, kind)
 }
 
 const owesSecondProof = `SELECT second_factor FROM auth.accounts WHERE id = @account_id`
 
-// furtherProof reports whether the first proof of a challenge that links an identity is to
-// be followed by a second, and stores the first. The account is locked. The challenge
+// furtherProof reports whether the first proof of a challenge that links an identity, or of
+// a step-up, is to be followed by a second, and stores the first. The account is locked. The challenge
 // keeps its token, so that a repeated answer is answered alike. One of nobody in
 // particular ends with the first proof; the challenge that follows has the identity.
 func (d *Desk) furtherProof(ctx context.Context, tx pgx.Tx, c challenge.Challenge, proof Proof) (bool, error) {
-	if c.Pending == nil || c.Account == "" || worths[proof.Kind].level == 2 || worths[proof.Kind].second {
+	if c.Pending == nil && c.Purpose != challenge.StepUp || c.Account == "" || worths[proof.Kind].level == 2 || worths[proof.Kind].second {
 		return false, nil
 	}
 	var owed bool

@@ -22,25 +22,21 @@ import (
 )
 
 // Challenge writes the challenge of a step-up of the calling session, which gave the
-// methods before or nothing yet, and offers it. Errors: failed_precondition
-// FACTOR_REQUIRED if the session gave nothing and the account has a second factor and no
-// passkey; without any factor, a code is mailed. resource_exhausted TOO_MANY_ATTEMPTS.
+// methods before or nothing yet, and offers it. A session that gave nothing gives a passkey,
+// or a code that is mailed to an account without one. Errors: failed_precondition
+// FACTOR_REQUIRED for an account without a passkey that has a password and a second
+// factor: the password comes first. resource_exhausted TOO_MANY_ATTEMPTS.
 func (d *Desk) Challenge(ctx context.Context, origin *authv1.Origin, before []string) (*authv1.Challenge, error) {
 	methods, err := d.methodsOf(ctx, origin.GetAccountId())
 	if err != nil {
 		return nil, err
 	}
-	if len(before) == 0 && len(methods) == 0 {
-		owed, err := d.EmailCode(ctx, origin)
-		if err == nil {
-			CountBegun(ctx, EmailCode)
-		}
-		return owed, err
+	hasFactor := len(methods) > 0
+	if len(before) == 0 { // no other factor can be the first proof
+		methods = slices.DeleteFunc(methods, func(m string) bool { return m != string(Passkey) })
 	}
-	if len(before) == 0 { // nothing but a passkey can be the first of two proofs
-		if methods = slices.DeleteFunc(methods, func(m string) bool { return m != string(Passkey) }); len(methods) == 0 {
-			return nil, challenge.ErrFactorRequired
-		}
+	if len(methods) == 0 {
+		return d.mailCode(ctx, origin, hasFactor)
 	}
 	owed := &authv1.Challenge{Methods: methods, ExpiresIn: int32(challenge.Life.Seconds())}
 	owed.Token, err = d.Challenges.Issue(ctx, d.DB, challenge.Challenge{
@@ -51,6 +47,22 @@ func (d *Desk) Challenge(ctx context.Context, origin *authv1.Origin, before []st
 	}
 	countChallenge(ctx, "begun", firstOf(methods))
 	return owed, d.addPasskeyOptions(ctx, challenge.StepUp, owed, origin.GetAccountId())
+}
+
+// mailCode mails the code that is the first proof of a step-up.
+func (d *Desk) mailCode(ctx context.Context, origin *authv1.Origin, hasFactor bool) (*authv1.Challenge, error) {
+	hasPassword, err := accounts.HasPassword(ctx, d.DB, origin.GetAccountId())
+	if err != nil {
+		return nil, err
+	}
+	if hasFactor && hasPassword {
+		return nil, challenge.ErrFactorRequired
+	}
+	owed, err := d.EmailCode(ctx, origin)
+	if err == nil {
+		CountBegun(ctx, EmailCode)
+	}
+	return owed, err
 }
 
 // CompleteReauthentication answers the challenge of a step-up. Errors: those of
@@ -64,10 +76,14 @@ func (d *Desk) CompleteReauthentication(ctx context.Context, req *authv1.Complet
 	at := d.Keys.Now()
 	row := audit.Row{Event: audit.Reauthenticate, Outcome: audit.Succeeded, Account: origin.GetAccountId(), Origin: origin}
 	var issued *authv1.Tokens
+	var further bool
 	made, err := d.answer(ctx, answer{
 		purpose: challenge.StepUp, token: req.GetChallengeToken(), id: id, row: row, session: origin.GetSessionId(),
 		attempt: Attempt{Proof: req.GetProof(), Origin: origin},
 	}, func(tx pgx.Tx, _ *authv1.Account, c challenge.Challenge, proof Proof) (made challenge.Made, err error) {
+		if further, err = d.furtherProof(ctx, tx, c, proof); err != nil || further {
+			return challenge.Made{Further: further}, err
+		}
 		c.FirstProof = firstProofTime(c, proof)
 		if issued, made, err = d.raise(ctx, tx, at, origin, c, proof); err != nil {
 			return made, err
@@ -77,12 +93,29 @@ func (d *Desk) CompleteReauthentication(ctx context.Context, req *authv1.Complet
 	if err != nil {
 		return nil, fmt.Errorf("complete a reauthentication: %w", err)
 	}
+	if further {
+		return d.furtherStep(ctx, req)
+	}
 	d.Revocations.Soon()
 	if made.Session != "" {
 		again, err := d.madeAgain(ctx, made)
 		return &authv1.CompleteReauthenticationResponse{Tokens: again.GetTokens()}, err
 	}
 	return &authv1.CompleteReauthenticationResponse{Tokens: issued}, nil
+}
+
+// furtherStep offers the second proof of a step-up that began with a mailed code: its
+// account has no passkey that works here.
+func (d *Desk) furtherStep(ctx context.Context, req *authv1.CompleteReauthenticationRequest) (*authv1.CompleteReauthenticationResponse, error) {
+	methods, err := d.methodsOf(ctx, req.GetOrigin().GetAccountId())
+	if err != nil {
+		return nil, err
+	}
+	methods = slices.DeleteFunc(methods, func(m string) bool { return m == string(Passkey) })
+	countChallenge(ctx, "begun", firstOf(methods))
+	return &authv1.CompleteReauthenticationResponse{
+		Challenge: &authv1.Challenge{Token: req.GetChallengeToken(), Methods: methods, ExpiresIn: int32(challenge.Life.Seconds())},
+	}, nil
 }
 
 const raiseSession = `

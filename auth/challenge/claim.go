@@ -14,7 +14,7 @@ const (
 		UPDATE auth.challenges SET tries = tries + 1
 		WHERE token_hash = @challenge AND purpose = @purpose AND end_time IS NULL AND tries = 0`
 	giveMethods = `
-		UPDATE auth.challenges SET amr = @amr
+		UPDATE auth.challenges SET amr = @amr, first_proof_time = clock_timestamp()
 		WHERE token_hash = @challenge AND purpose = @purpose AND end_time IS NULL`
 )
 

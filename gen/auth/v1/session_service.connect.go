@@ -147,7 +147,8 @@ type SessionServiceClient interface {
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// Reauthenticate checks the password of a session's account again and stores
 	// the time, or returns a challenge if the account has a second factor. Without
-	// a password it returns a challenge for a passkey or a mailed code. Errors: invalid_argument
+	// a password it returns a challenge for a passkey or a mailed code, which a second
+	// factor follows if the account has one. Errors: invalid_argument
 	// PASSWORD_WRONG, failed_precondition SECOND_FACTOR_REQUIRED if the caller does
 	// not accept challenges, unauthenticated SESSION_ENDED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
@@ -199,7 +200,8 @@ type SessionServiceHandler interface {
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// Reauthenticate checks the password of a session's account again and stores
 	// the time, or returns a challenge if the account has a second factor. Without
-	// a password it returns a challenge for a passkey or a mailed code. Errors: invalid_argument
+	// a password it returns a challenge for a passkey or a mailed code, which a second
+	// factor follows if the account has one. Errors: invalid_argument
 	// PASSWORD_WRONG, failed_precondition SECOND_FACTOR_REQUIRED if the caller does
 	// not accept challenges, unauthenticated SESSION_ENDED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.

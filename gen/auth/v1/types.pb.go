@@ -252,7 +252,7 @@ func (x *Account) GetUpdateTime() *timestamppb.Timestamp {
 // SecurityFacts are the state of an account's security, for its owner.
 type SecurityFacts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the password was last set.
+	// When the password was last set; unset without a password.
 	PasswordChangeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=password_change_time,json=passwordChangeTime,proto3" json:"password_change_time,omitempty"`
 	// When the owner last signed in; unset if never.
 	LastSignInTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_sign_in_time,json=lastSignInTime,proto3" json:"last_sign_in_time,omitempty"`

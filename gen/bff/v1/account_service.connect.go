@@ -403,12 +403,14 @@ type AccountServiceClient interface {
 	// account has a second factor, the answer has a challenge, and
 	// CompleteReauthentication takes the second proof. Without a password, the
 	// challenge is for a passkey, or for a code that is mailed if the account has
-	// neither a passkey nor a second factor. Errors: invalid_argument PASSWORD_WRONG,
+	// none; the second factor follows it. If the account has a password and a second
+	// factor, send the password (FACTOR_REQUIRED). Errors: invalid_argument PASSWORD_WRONG,
 	// failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
-	// CompleteReauthentication answers the challenge of Reauthenticate. The
-	// session is at level 2 after it. Send an Idempotency-Key header, and send
+	// CompleteReauthentication answers the challenge of Reauthenticate. With
+	// challenge in the answer, a further proof is owed, with the same token. Otherwise
+	// the session is at the level of the proofs that were given. Send an Idempotency-Key header, and send
 	// the same key when you retry: for two minutes the answer is the same.
 	// Errors: not_found USER_NOT_FOUND, invalid_argument CHALLENGE_INVALID,
 	// CODE_WRONG or PASSKEY_INVALID, unauthenticated PASSKEY_UNKNOWN or
@@ -632,12 +634,14 @@ type AccountServiceHandler interface {
 	// account has a second factor, the answer has a challenge, and
 	// CompleteReauthentication takes the second proof. Without a password, the
 	// challenge is for a passkey, or for a code that is mailed if the account has
-	// neither a passkey nor a second factor. Errors: invalid_argument PASSWORD_WRONG,
+	// none; the second factor follows it. If the account has a password and a second
+	// factor, send the password (FACTOR_REQUIRED). Errors: invalid_argument PASSWORD_WRONG,
 	// failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
-	// CompleteReauthentication answers the challenge of Reauthenticate. The
-	// session is at level 2 after it. Send an Idempotency-Key header, and send
+	// CompleteReauthentication answers the challenge of Reauthenticate. With
+	// challenge in the answer, a further proof is owed, with the same token. Otherwise
+	// the session is at the level of the proofs that were given. Send an Idempotency-Key header, and send
 	// the same key when you retry: for two minutes the answer is the same.
 	// Errors: not_found USER_NOT_FOUND, invalid_argument CHALLENGE_INVALID,
 	// CODE_WRONG or PASSKEY_INVALID, unauthenticated PASSKEY_UNKNOWN or

@@ -969,7 +969,7 @@ func (x *Session) GetRevokeReason() string {
 // Security is the state of an account's security, for its owner.
 type Security struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the password was last set.
+	// When the password was last set; unset without a password.
 	PasswordChangeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=password_change_time,json=passwordChangeTime,proto3" json:"password_change_time,omitempty"`
 	// When the user last signed in.
 	LastSignInTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_sign_in_time,json=lastSignInTime,proto3" json:"last_sign_in_time,omitempty"`

@@ -39,7 +39,7 @@ function Reauthenticate({ asked }: { asked: Confirmation }) {
       ) : (
         <div class="stack">
           <p class="muted">{t(asked.why === "level" ? "confirm.level" : "confirm.recent")}</p>
-          {challenge ? <FactorStep key={challenge.token} challenge={challenge} answer={complete} remember={false} /> : <First next={next} />}
+          {challenge ? <FactorStep key={challenge.token + challenge.methods.join()} challenge={challenge} answer={complete} remember={false} /> : <First next={next} />}
         </div>
       )}
     </Dialog>
@@ -59,7 +59,7 @@ function First({ next }: { next: (owed: Challenge | undefined) => void }) {
   const byCode = useAction(async () => next((await gatehouse.account.reauthenticate({})).challenge));
   // For accounts without a password, which a mailed code or another provider made: their
   // email is verified.
-  const offersCode = user.value?.emailVerified && !security.value?.secondFactor;
+  const offersCode = user.value?.emailVerified && !(security.value?.secondFactor && security.value.passwordChangeTime);
   const offersPasskey = config.passkeys && canUsePasskeys() && security.value?.secondFactor;
   return (
     <>

@@ -1028,7 +1028,7 @@ export const SessionSchema: GenMessage<Session, {jsonType: SessionJson}> = /*@__
  */
 export type Security = Message<"bff.v1.Security"> & {
   /**
-   * When the password was last set.
+   * When the password was last set; unset without a password.
    *
    * @generated from field: google.protobuf.Timestamp password_change_time = 1;
    */
@@ -1086,7 +1086,7 @@ export type Security = Message<"bff.v1.Security"> & {
  */
 export type SecurityJson = {
   /**
-   * When the password was last set.
+   * When the password was last set; unset without a password.
    *
    * @generated from field: google.protobuf.Timestamp password_change_time = 1;
    */
