@@ -8,7 +8,7 @@ import { after, before, describe, it } from "node:test";
 import { launch, visit } from "../../test/browser.mjs";
 import { inMailbox } from "../../test/mailbox.mjs";
 import { up } from "../../test/system.mjs";
-import { accessibilityFaults, assertWhole, enter, newEmail, password, picture, register, signIn } from "./people.mjs";
+import { accessibilityFaults, assertWhole, enter, newEmail, password, picture, refuseOnce, register, signIn, totp } from "./people.mjs";
 import { startProvider } from "./provider.mjs";
 
 let system, browser, url, folder;
@@ -94,6 +94,7 @@ describe("an address that a provider does not vouch for", () => {
     await look(page, "linked");
 
     // From now on the identity signs in, without a code.
+    await page.goto("about:blank"); // or the page itself would leave for /sign-in
     await context.clearCookies({ name: /gatehouse/ });
     await page.goto(`${url}/sign-in?return_to=/account/profile`);
     await button(page).click();
@@ -141,11 +142,45 @@ describe("a provider that tells no address", () => {
     assert.equal(await signedIn(context), email);
 
     // The identity is known now: it is not asked again.
+    await page.goto("about:blank"); // or the page itself would leave for /sign-in
     await context.clearCookies({ name: /gatehouse/ });
     await page.goto(`${url}/sign-in`);
     await button(page).click();
     await page.waitForURL(`${url}/account`);
     assert.equal(await signedIn(context), email);
+    await leave();
+  });
+});
+
+describe("what needs a recent sign-in of somebody with a provider and an app", () => {
+  it("is confirmed by a mailed code and then the app", async () => {
+    const email = newEmail();
+    const { context, page, leave } = await open();
+    await page.goto(`${url}/sign-up?return_to=/account/connections`);
+    await button(page).click();
+    await atProvider(page, email);
+    await page.waitForURL(`${url}/account/connections`);
+    const call = async (method, data) => {
+      const answer = await context.request.post(`${url}/bff.v1.AccountService/${method}`, { data, headers: { "Sec-Fetch-Site": "same-origin" } });
+      assert.equal(answer.status(), 200, await answer.text());
+      return answer.json();
+    };
+    const { enrolmentToken, secret } = await call("BeginTOTPEnrolment", {});
+    await call("FinishTOTPEnrolment", { enrolmentToken, code: totp(secret) });
+    await page.reload();
+    const refusal = refuseOnce();
+    await page.route("**/BeginLinkIdentity", refusal);
+    await page.getByRole("button", { name: `Link ${providers[1].name}` }).click();
+    const confirm = page.getByRole("dialog", { name: "Confirm that it is you" });
+    await confirm.getByRole("button", { name: "Send me a code by mail" }).click();
+    await confirm.getByLabel("Code from the mail").fill(await mailedCode(email));
+    await look(page, "confirm-code");
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await confirm.getByLabel("Code from your authenticator app").fill(totp(secret, 1)); // that of now was used
+    await look(page, "confirm-app");
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await page.waitForURL(to => to.origin === providers[1].issuer);
+    assert.equal((await call("GetMe", {})).security.level, 2);
     await leave();
   });
 });

@@ -39,7 +39,7 @@ function Reauthenticate({ asked }: { asked: Confirmation }) {
       ) : (
         <div class="stack">
           <p class="muted">{t(asked.why === "level" ? "confirm.level" : "confirm.recent")}</p>
-          {challenge ? <FactorStep key={challenge.token} challenge={challenge} answer={complete} remember={false} /> : <First next={next} />}
+          {challenge ? <FactorStep key={challenge.token + challenge.methods.join()} challenge={challenge} answer={complete} remember={false} /> : <First next={next} />}
         </div>
       )}
     </Dialog>
