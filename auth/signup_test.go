@@ -58,3 +58,37 @@ func TestALinkOfAnotherDomainCreatesNoAccount(t *testing.T) {
 		t.Errorf("%d accounts, want none", n)
 	}
 }
+
+// In verify mode, neither the answer nor its time tells which domains may register: not of
+// a registration, and not of a request for a code.
+func TestNobodyLearnsWhichDomainsMayRegister(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, byLink, byCode, func(c *auth.Config) { c.SignUpDomains = []string{"there.example"} })
+	id := newID(t)
+	for name, call := range map[string]func(email string) (proto.Message, error){
+		"CreateAccount": func(email string) (proto.Message, error) {
+			return h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: id, Email: email, Password: password, SignIn: true})
+		},
+		"RequestSignInCode": func(email string) (proto.Message, error) {
+			owed, err := h.tryCode(t, email, "")
+			if owed != nil {
+				owed.Token = "" // random
+			}
+			return owed, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var seen []float64
+			for try := range 2 { // as in TestNobodyLearnsWhoHasAnAccount
+				inside, outside := h.timeBoth(t, try*samples, call)
+				area := areaUnderCurve(inside, outside)
+				t.Logf("area %.3f; medians %v for a listed domain, %v for another", area, median(inside), median(outside))
+				if area > 0.45 && area < 0.55 {
+					return
+				}
+				seen = append(seen, area)
+			}
+			t.Errorf("the time of %d calls a side tells which domains may register: areas %.3f, want 0.45 to 0.55", samples, seen)
+		})
+	}
+}

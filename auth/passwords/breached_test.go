@@ -1,8 +1,12 @@
 package passwords
 
 import (
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"gatehouse/internal/fault"
@@ -58,5 +62,19 @@ func TestAFolderWithoutTheListIsNoList(t *testing.T) {
 	}
 	if err := listOf(t, "").Check(); err != nil {
 		t.Errorf("a list: got %v, want none", err)
+	}
+}
+
+// The list is looked up in its files, and nowhere else.
+func TestTheListIsReadWithoutTheNetwork(t *testing.T) {
+	t.Parallel()
+	file, err := parser.ParseFile(token.NewFileSet(), "breached.go", nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, imported := range file.Imports {
+		if path, err := strconv.Unquote(imported.Path.Value); err != nil || strings.HasPrefix(path, "net") || strings.Contains(path, "connect") {
+			t.Errorf("breached.go imports %s", imported.Path.Value)
+		}
 	}
 }

@@ -33,6 +33,10 @@ function manifest(folder: string) {
 }
 
 test("the package has its licence, and what its exports name", () => {
+  expect(readdirSync(packed).sort()).toEqual(["LICENSE", "README.md", "dist", "package.json"]);
+  for (const { types, default: script } of Object.values(manifest(packed).exports)) {
+    for (const file of [types, script]) readFileSync(join(packed, file));
+  }
   expect(readFileSync(join(packed, "LICENSE"), "utf8")).toBe(readFileSync(join(home, "..", "..", "LICENSE"), "utf8"));
   expect(manifest(packed).license).toBe("Apache-2.0");
   const script = `import { createAccessVerifier } from "@gatehouse/client/server"; import { createGatehouse } from "@gatehouse/client"; import { SignInForm } from "@gatehouse/client/react"; console.log(typeof createAccessVerifier, typeof createGatehouse, typeof SignInForm)`;
