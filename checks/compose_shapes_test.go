@@ -101,10 +101,14 @@ func TestComposeScaleHasTwoOfEach(t *testing.T) {
 		if composed.Deploy == nil || composed.Deploy.Replicas == nil || *composed.Deploy.Replicas != 2 {
 			t.Errorf("%s has not two containers: %+v", service.Name, composed.Deploy)
 		}
-		// Each URL leads to the primary, whichever server that is.
+		// Each URL leads to the primary, whichever server that is, or to the standby.
 		for setting, value := range composed.Environment {
-			if strings.HasSuffix(setting, "DATABASE_URL") && !strings.HasSuffix(*value, "@postgres:5432,standby:5432/gatehouse?sslmode=disable&target_session_attrs=read-write") {
-				t.Errorf("%s: %s leads to one server only", service.Name, setting)
+			at := "@postgres:5432,standby:5432/gatehouse?sslmode=disable&target_session_attrs=read-write"
+			if strings.HasSuffix(setting, "_READ_DATABASE_URL") {
+				at = "@standby:5432,postgres:5432/gatehouse?sslmode=disable&target_session_attrs=prefer-standby"
+			}
+			if strings.HasSuffix(setting, "DATABASE_URL") && !strings.HasSuffix(*value, at) {
+				t.Errorf("%s: %s is %q, want one that ends in %q", service.Name, setting, *value, at)
 			}
 		}
 	}

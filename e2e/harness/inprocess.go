@@ -20,6 +20,7 @@ import (
 	"gatehouse/bff"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
@@ -35,6 +36,7 @@ const StackSecret = "secret-key-one-secret-key-one-01"
 type Stack struct {
 	Gateways []*System // of which only url is set
 	Auths    []*auth.Service
+	Users    *users.Service
 	Database pgtest.Database
 }
 
@@ -52,7 +54,11 @@ type StackConfig struct {
 	// Logger discards if nil.
 	Logger *slog.Logger
 	// Mailer sends mail; nil if there is none.
-	Mailer         auth.Mailer
+	Mailer auth.Mailer
+	// Database is used instead of a new one; StandbyURL, if set, is the URL of the login of a
+	// service at its standby.
+	Database       *pgtest.Database
+	StandbyURL     func(service string) string
 	TrustedProxies []netip.Prefix
 }
 
@@ -75,10 +81,16 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	if b.Logger == nil {
 		b.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Stack{Database: pgtest.New(t)}
+	s := &Stack{}
+	if config.Database != nil {
+		s.Database = *config.Database
+	} else {
+		s.Database = pgtest.New(t)
+	}
 	usersDB := b.openDB(s.Database.Users, "users")
 	t.Cleanup(usersDB.Close)
-	profiles := users.New(users.Config{DB: usersDB, Accounts: authv1.NewAccountFeedServiceClient(b.accountFeed(s)), Logger: b.Logger})
+	profiles := users.New(users.Config{DB: usersDB, Standby: b.openStandby("users"), Accounts: authv1.NewAccountFeedServiceClient(b.accountFeed(s)), Logger: b.Logger})
+	s.Users = profiles
 	listeners := make([]net.Listener, b.Gateways)
 	for i := range listeners {
 		listeners[i] = b.listen()
@@ -88,7 +100,7 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 		authDB := b.openDB(s.Database.Auth, "auth")
 		t.Cleanup(authDB.Close)
 		service, err := auth.New(ctx, auth.Config{
-			DB: authDB, Users: usersv1.NewRelayServiceClient(b.client(-1, RoleAuth, RoleUsers, profiles.Register)),
+			DB: authDB, Standby: b.openStandby("auth"), Users: usersv1.NewRelayServiceClient(b.client(-1, RoleAuth, RoleUsers, profiles.Register)),
 			Secrets: [][]byte{[]byte(StackSecret)}, Issuer: publicURL, Mailer: b.Mailer, MailFrom: "gatehouse@example.com",
 			Registration: auth.RegistrationOpen, SessionIdle: time.Hour, SessionMax: time.Hour, Logger: b.Logger,
 		})
@@ -160,6 +172,18 @@ func (b *stackBuilder) openDB(url, service string) *pgxpool.Pool {
 	pool, err := pgxpool.NewWithConfig(b.ctx, config)
 	b.check(err)
 	return pool
+}
+
+// openStandby opens the standby of a service; nil if there is none.
+func (b *stackBuilder) openStandby(service string) *database.Standby {
+	b.Helper()
+	if b.StandbyURL == nil {
+		return nil
+	}
+	standby, err := database.OpenStandby(b.ctx, b.StandbyURL(service), service)
+	b.check(err)
+	b.Cleanup(standby.Close)
+	return standby
 }
 
 func (b *stackBuilder) listen() net.Listener {

@@ -155,28 +155,8 @@ func TestAReadIsNeverAnothersNorOlderThanASecond(t *testing.T) {
 	t.Parallel()
 	const seed, people, workers, steps = 20260801, 8, 12, 9000
 	t.Logf("seed %d", seed)
-	m := &model{T: t, lines: [2]map[string]*line{{}, {}}}
-	m.Stack = harness.StartStack(t, harness.StackConfig{Gateways: 2, Wrap: func(gateway int, service string, next http.Handler) http.Handler {
-		m.lines[gateway][service] = &line{next: next}
-		return m.lines[gateway][service]
-	}})
-	m.admin = m.Gateways[0].Admin(t).Access
-	for i := range people {
-		m.people = append(m.people, m.joins(fmt.Sprintf("reader%d@example.com", i)))
-	}
-	run := func(phase uint64) {
-		var group sync.WaitGroup
-		var step atomic.Int64
-		for worker := range workers {
-			random := rand.New(rand.NewPCG(seed+phase, uint64(worker)))
-			group.Go(func() {
-				for step.Add(1) <= steps/3 && !t.Failed() {
-					m.step(random)
-				}
-			})
-		}
-		group.Wait()
-	}
+	m := newModel(t, harness.StackConfig{}, people)
+	run := func(phase uint64) { m.run(seed+phase, workers, steps/3) }
 	m.keepsSoon(1)
 	before := m.calls(0) + m.calls(1)
 	run(0)
@@ -200,6 +180,37 @@ func TestAReadIsNeverAnothersNorOlderThanASecond(t *testing.T) {
 	m.keepsSoon(1)
 	t.Logf("with the feeds back: the oldest answer was replaced %s before it was asked for; %d reads in all, %d calls were refused",
 		time.Duration(m.oldest.Load()), m.reads.Load(), m.skipped.Load())
+}
+
+// newModel starts a stack with two gateways, and lets people join it.
+func newModel(t *testing.T, config harness.StackConfig, people int) *model {
+	t.Helper()
+	m := &model{T: t, lines: [2]map[string]*line{{}, {}}}
+	config.Gateways, config.Wrap = 2, func(gateway int, service string, next http.Handler) http.Handler {
+		m.lines[gateway][service] = &line{next: next}
+		return m.lines[gateway][service]
+	}
+	m.Stack = harness.StartStack(t, config)
+	m.admin = m.Gateways[0].Admin(t).Access
+	for i := range people {
+		m.people = append(m.people, m.joins(fmt.Sprintf("reader%d@example.com", i)))
+	}
+	return m
+}
+
+// run makes random steps, until one finds a fault.
+func (m *model) run(seed uint64, workers, steps int) {
+	var group sync.WaitGroup
+	var step atomic.Int64
+	for worker := range workers {
+		random := rand.New(rand.NewPCG(seed, uint64(worker)))
+		group.Go(func() {
+			for int(step.Add(1)) <= steps && !m.Failed() {
+				m.step(random)
+			}
+		})
+	}
+	group.Wait()
 }
 
 // calls returns how many calls a gateway has made to the services.

@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/pgtest"
 	"gatehouse/internal/provider/providertest"
 )
 
@@ -89,7 +90,10 @@ func (f *family) row(name string) string {
 func TestEveryMetricIsDocumentedAndIsThere(t *testing.T) {
 	t.Parallel()
 	provider := providertest.New(t)
-	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps(), withProvider(t, provider))
+	database := pgtest.New(t)
+	// It is no standby, which the metrics of one show too.
+	standbys := harness.WithSettings("AUTH_READ_DATABASE_URL="+database.Auth, "USERS_READ_DATABASE_URL="+database.Users)
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps(), harness.OnDatabase(database), standbys, withProvider(t, provider))
 	at := s.Ops()
 	driveForMetrics(t, s)
 	answerOfProvider(t, s, provider)
