@@ -162,10 +162,11 @@ func TestNoCallFailsWithoutTheStandby(t *testing.T) {
 func TestANewSessionIsInItsOwnList(t *testing.T) {
 	t.Parallel()
 	r := startReplicated(t, 1)
+	guest := r.Gateways[0].SignUp(t, "guest@example.com")
 	for round := range 5 {
 		r.untilTheStandbyAnswers()
 		r.PauseReplay(t)
-		signedIn, err := r.Gateways[0].Client("").Auth.Login(r.model.Context(), &bffv1.LoginRequest{Email: r.people[0].Email, Password: harness.Password})
+		signedIn, err := r.Gateways[0].Client("").Auth.Login(r.model.Context(), &bffv1.LoginRequest{Email: guest.Email, Password: harness.Password})
 		if err != nil {
 			t.Fatal(err)
 		}
