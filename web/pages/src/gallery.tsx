@@ -93,7 +93,7 @@ function Gallery() {
         <ErrorSummary problem={problem} form={{ current: null }} />
         <Skeleton />
         {resources.map((resource) => <Loaded key={resource.kind} from={resource} lines={2}>{(value) => <p>{value}</p>}</Loaded>)}
-        <EmptyState icon="users" title="Nothing here" action={<Button>Fill it</Button>}>Why it is empty.</EmptyState>
+        <EmptyState level={3} icon="users" title="Nothing here" action={<Button>Fill it</Button>}>Why it is empty.</EmptyState>
         <p>{(["neutral", "success", "warning", "danger", "info"] as const).map((kind) => <Badge key={kind} kind={kind}>{kind}</Badge>)}</p>
       </Card>
       <Card title="Data" lead="Lists, tables and facts." actions={<Button>Act</Button>}>
