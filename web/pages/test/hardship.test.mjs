@@ -6,7 +6,7 @@ import { createServer } from "node:http";
 import { after, before, describe, it } from "node:test";
 import { launch, visit } from "../../test/browser.mjs";
 import { apart, up } from "../../test/system.mjs";
-import { assertWhole, enter, newEmail, password, picture, register, signIn } from "./people.mjs";
+import { assertWhole, enter, newEmail, password, picture, register, signIn, totp } from "./people.mjs";
 import { accountPages, anyonePages } from "./paths.mjs";
 
 let system, roles, browser, url;
@@ -174,6 +174,20 @@ describe("on a slow network", () => {
     await leave();
   });
 
+  it("has the first form before the API has answered anything", async () => {
+    const { context, page } = await open();
+    const asked = [];
+    await context.route(/\/bff\.v1\./, async (route, request) => { asked.push(request.url()); }); // no answer, ever
+    for (const [path, button] of [["/sign-in", "Sign in"], ["/sign-up", "Create account"], ["/recover", "Send the link"], ["/link/reset#token=ghl_x", "Set the password"]]) {
+      await page.goto("about:blank");
+      await page.goto(url + path);
+      await page.getByRole("button", { name: button, exact: true }).waitFor();
+      await page.locator("main form input").first().fill("ada@example.com");
+    }
+    assert.ok(asked.some(one => one.includes("ListProviders")), "this test holds back nothing");
+    await context.close();
+  });
+
   it("moves nothing under the pointer while a page loads", async () => {
     const { context, page, leave } = await openSignedIn();
     await context.addInitScript(() => {
@@ -184,7 +198,7 @@ describe("on a slow network", () => {
         }
       }).observe({ type: "layout-shift", buffered: true });
     });
-    await context.route("**/bff.v1.*", async route => {
+    await context.route(/\/bff\.v1\./, async route => {
       if (route.request().url().includes("/Watch")) return route.continue();
       await new Promise(resolve => setTimeout(resolve, 400));
       return route.continue().catch(() => undefined); // the page has gone on
@@ -214,6 +228,43 @@ describe("without JavaScript", () => {
       assert.doesNotMatch(text, /could not be loaded/, path);
     }
     await context.close();
+  });
+});
+
+describe("a reload", () => {
+  it("in the middle of setting up a factor, and of storing its codes, leaves a way on", async () => {
+    const { page, email, leave } = await openSignedIn();
+    const secretOf = async () => {
+      await page.getByRole("button", { name: "Set up" }).click();
+      const dialog = page.getByRole("dialog", { name: "Set up an authenticator app" });
+      await dialog.getByText("The app cannot scan?").click();
+      return dialog.getByLabel("Secret for the app").inputValue();
+    };
+    await page.goto(`${url}/account/factors`);
+    const first = await secretOf();
+    await page.reload();
+    const secret = await secretOf();
+    assert.notEqual(secret, first);
+    await page.getByLabel("Code that the app shows").fill(totp(secret, -1));
+    await page.getByRole("button", { name: "Turn on" }).click();
+    const codes = page.getByRole("dialog", { name: "Store your recovery codes" });
+    await codes.waitFor();
+    await page.reload(); // the codes are gone, and new ones can be made
+    await page.getByRole("button", { name: "Create new codes" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Create new codes" }).click();
+    await codes.getByLabel("I have stored the codes").check();
+    await codes.getByRole("button", { name: "Done" }).click();
+    await page.getByText("10 left").waitFor();
+    await page.goto(`${url}/sign-in?return_to=/account/profile`);
+    await enter(page, email);
+    await heading(page, "Confirm that it is you");
+    await page.reload();
+    await page.getByLabel("Code from your authenticator app").fill(totp(secret));
+    await page.getByRole("button", { name: "Continue" }).click();
+    await heading(page, "Profile");
+    await page.reload();
+    await heading(page, "Profile");
+    await leave();
   });
 });
 
