@@ -25,6 +25,9 @@ func (t banner) write(out io.Writer) {
 	line := func(name, text string) { fmt.Fprintf(&b, "  %-14s %s\n", name, text) }
 	b.WriteString("\nGatehouse is ready.\n\n")
 	line("gateway", url)
+	if find[*pagesFlags](t.settings).Pages == "on" {
+		line("sign in", url+"/sign-in")
+	}
 	line("docs", url+"/docs")
 	if mailbox := find[*mailFlags](t.settings).mailbox; mailbox != "" {
 		line("mailbox", mailbox)

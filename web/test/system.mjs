@@ -33,7 +33,7 @@ export async function up(settings = {}) {
     throw error;
   });
   return {
-    program, data,
+    program, data, banner,
     url: `http://localhost:${portOf(listen)}`,
     email: /^ {2}administrator +(\S+)$/m.exec(banner)[1],
     password: /^ {2}password +(\S+)$/m.exec(banner)[1],

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { launch, visit } from "../../test/browser.mjs";
 import { apart, up } from "../../test/system.mjs";
+import { accountPages, anyonePages } from "./paths.mjs";
 import { payloads } from "./payloads.mjs";
 import { accessibilityFaults, assertWhole, enter, newEmail, password, picture, refuseOnce, register, signIn, totp } from "./people.mjs";
 
@@ -354,9 +355,6 @@ describe("hostile texts", () => {
 });
 
 describe("every page", () => {
-  const open_ = ["/", "/sign-in", "/sign-in/code", "/sign-up", "/sign-up/check-mail", "/recover", "/link/verify#token=ghl_x", "/link/reset#token=ghl_x", "/link/email#token=ghl_x", "/link/sign-in#code=BCDFGH23", "/link/verify", "/signed-out", "/error?reason=LINK_EXPIRED&request_id=5f0c2f6e", "/nothing-here"];
-  const own = ["/account", "/account/profile", "/account/email", "/account/password", "/account/factors", "/account/sessions", "/account/keys", "/account/activity", "/account/data", "/console/users"];
-
   for (const colorScheme of ["light", "dark"]) {
     for (const locale of ["en", "de"]) {
       it(`is whole and accessible: ${colorScheme}, ${locale}`, async () => {
@@ -378,25 +376,12 @@ describe("every page", () => {
             await assertWhole(page, `${path} with large text`);
           }
         };
-        await look(open_);
+        await look([...anyonePages, "/nothing-here"]);
         await signIn(context, url, await register(url));
-        await look(own);
+        await look([...accountPages, "/console/users"]);
         await context.close();
         await leave().catch(error => { if (!/closed/.test(error.message)) throw error; });
       });
     }
   }
-
-  it("says without JavaScript that it needs it", async () => {
-    const context = await browser.newContext({ javaScriptEnabled: false });
-    const page = await context.newPage();
-    await page.goto(`${url}/sign-in`);
-    assert.match(await page.locator("body").innerText(), /This page needs JavaScript/);
-    await context.close();
-  });
-
-  it("cannot be shown in a frame of another site", async () => {
-    const answer = await fetch(`${url}/sign-in`);
-    assert.match(answer.headers.get("content-security-policy"), /frame-ancestors 'none'/);
-  });
 });

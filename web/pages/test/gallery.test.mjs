@@ -1,7 +1,7 @@
 // The page of all components, which is built for this test alone.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -43,12 +43,22 @@ async function focused(page, text) {
 }
 
 describe("the components", () => {
+  it("are all shown", () => {
+    const read = name => readFileSync(join(folder, "src", name), "utf8");
+    const frames = ["CardPage", "Shell"]; // stand around whole pages, which have tests of their own
+    const exported = readdirSync(join(folder, "src/ui")).flatMap(name => [...read(`ui/${name}`).matchAll(/^export function ([A-Z]\w*)/gm)].map(([, component]) => component));
+    const shown = new Set([...read("gallery.tsx").matchAll(/<([A-Z]\w*)/g)].map(([, component]) => component));
+    assert.ok(exported.length > 30, `${exported}`);
+    assert.deepEqual(exported.filter(component => !shown.has(component) && !frames.includes(component)), []);
+    assert.ok(shown.has("ReauthenticateDialog"));
+  });
+
   for (const colorScheme of ["light", "dark"]) {
     it(`are whole and accessible: ${colorScheme}`, async () => {
       const { page, leave } = await visit(browser, url, { colorScheme });
       await page.goto(url);
       await page.getByRole("heading", { level: 1 }).waitFor();
-      await page.locator(".skeleton.shown").waitFor();
+      await page.locator(".skeleton.shown").first().waitFor();
       for (const width of [320, 768, 1280]) {
         await page.setViewportSize({ width, height: 800 });
         await assertWhole(page, `${width} px`);
@@ -65,6 +75,17 @@ describe("the components", () => {
       assert.deepEqual(await accessibilityFaults(page), []);
       await page.keyboard.press("Escape");
       await focused(page, "Open a dialog");
+      for (const [button, name] of [["Ask before an effect", "Delete ada@example.com?"], ["Ask for a recent sign-in", "Confirm that it is you"], ["Ask for a second factor", "A second factor is needed"]]) {
+        await page.getByRole("button", { name: button }).click();
+        await page.getByRole("dialog", { name }).waitFor();
+        assert.deepEqual(await accessibilityFaults(page), [], name);
+        await picture(page, `gallery-${colorScheme}-${button}`);
+        await page.keyboard.press("Escape");
+        await focused(page, button);
+      }
+      await page.getByRole("button", { name: "Tell of a success" }).click();
+      await page.getByRole("status").getByText("The key is revoked.").waitFor();
+      assert.deepEqual(await accessibilityFaults(page), []);
       await leave();
     });
   }

@@ -62,8 +62,27 @@ export async function accessibilityFaults(page) {
 export async function assertWhole(page, what) {
   const sideways = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.ok(sideways <= 0, `${what}: ${sideways} px stand out`);
+  assert.deepEqual(await page.evaluate(cutOff), [], `${what}: cut off at the side`);
   const shown = (await page.locator("body").innerText()).split(/\s+/);
   assert.deepEqual(shown.filter(word => keys.includes(word)), [], `${what}: keys instead of texts`);
+}
+
+/** In the page: what stands out of a box that cuts it off, or makes a box scroll sideways. A text that ends with an ellipsis is meant to. */
+function cutOff() {
+  const found = [];
+  for (const one of document.querySelectorAll("main *, header *, dialog[open] *")) {
+    const { right, width } = one.getBoundingClientRect();
+    if (width === 0 || one.closest(".skip, svg, textarea") !== null) continue;
+    for (let box = one; box; box = box.parentElement) {
+      const { overflowX, textOverflow, clipPath } = getComputedStyle(box);
+      if (textOverflow === "ellipsis" || clipPath !== "none") break; // clipped: for screen readers alone
+      if (overflowX === "visible" || box === document.documentElement || box === document.body) continue;
+      const edge = box.getBoundingClientRect().right;
+      if (right > edge + 1) found.push(`${one.tagName} ${one.className} ${one.textContent.slice(0, 40)}: ${Math.round(right - edge)} px`);
+      break;
+    }
+  }
+  return found;
 }
 
 /** Keeps a picture of a page for the review, if PAGES_SCREENSHOTS names a folder. */

@@ -56,9 +56,14 @@ export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...a
     problem.value = undefined;
     const given = JSON.stringify(args);
     if (key.current?.args !== given) key.current = { args: given, value: newKey() };
-    const headers = { "Idempotency-Key": key.current.value };
+    const call = () => confirmed(() => latest.current({ "Idempotency-Key": key.current!.value }, ...args));
     try {
-      await confirmed(() => latest.current(headers, ...args));
+      await call().catch((thrown: unknown) => {
+        // The call of before took effect, and the person has changed the form since: this is another one.
+        if (GatehouseError.from(thrown).reason !== "IDEMPOTENCY_KEY_REUSED") throw thrown;
+        key.current = { args: given, value: newKey() };
+        return call();
+      });
       key.current = undefined;
       return true;
     } catch (thrown) {
@@ -81,6 +86,21 @@ export type Resource<T> =
 /** How long a page waits before it repeats what failed because a service was unreachable, in ms. */
 const backoff = [1_000, 2_000, 4_000, 8_000, 15_000];
 
+/** Repeats what failed because a service was unreachable, after a while or once the browser is online. Returns how to forget it. */
+export function retryLater(again: () => void, failures: number, atLeastMs = 0): () => void {
+  const forget = () => {
+    clearTimeout(timer);
+    removeEventListener("online", now);
+  };
+  const now = () => {
+    forget();
+    again();
+  };
+  const timer = setTimeout(now, Math.max(backoff[Math.min(failures, backoff.length - 1)]!, atLeastMs));
+  addEventListener("online", now);
+  return forget;
+}
+
 /** Loads something when the page opens, and when `deps` change. Goes to the sign-in page when nobody is signed in. */
 export function useResource<T>(load: (signal: AbortSignal) => Promise<T>, deps: readonly unknown[] = []): Resource<T> {
   const state = useSignal<{ value?: T; problem?: Problem }>({});
@@ -90,7 +110,7 @@ export function useResource<T>(load: (signal: AbortSignal) => Promise<T>, deps: 
   }, []);
   useEffect(() => {
     const stop = new AbortController();
-    let timer: ReturnType<typeof setTimeout> | undefined;
+    let forget: (() => void) | undefined;
     const once = async (failures: number) => {
       try {
         const value = await load(stop.signal);
@@ -101,14 +121,13 @@ export function useResource<T>(load: (signal: AbortSignal) => Promise<T>, deps: 
         if (isSignedOut(error)) return goToSignIn();
         const problem = problemOf(error);
         state.value = { ...(state.value.value !== undefined && { value: state.value.value }), problem };
-        const wait = error.code === 14 ? backoff[Math.min(failures, backoff.length - 1)] : undefined;
-        if (wait !== undefined) timer = setTimeout(() => void once(failures + 1), Math.max(wait, error.retryAfterMs ?? 0));
+        if (error.code === 14) forget = retryLater(() => void once(failures + 1), failures, error.retryAfterMs);
       }
     };
     void once(0);
     return () => {
       stop.abort();
-      clearTimeout(timer);
+      forget?.();
     };
   }, [attempt.value, ...deps]);
   const { value, problem } = state.value;

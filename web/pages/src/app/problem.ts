@@ -30,15 +30,21 @@ export function problemOf(thrown: unknown): Problem {
   const fields: Record<string, string> = {};
   for (const violation of error.fieldViolations) {
     const name = violation.field.split(".").pop() ?? violation.field;
-    fields[name] = reasonText(violation.reason) ?? t("problem.field");
+    fields[name] = (violation.reason === "INVALID_ARGUMENT" ? undefined : reasonText(violation.reason)) ?? invalidText(name);
   }
   return {
-    text: navigator.onLine ? (reasonText(error.reason) ?? t("problem.unknown")) : t("problem.offline"),
+    text: navigator.onLine ? (reasonText(error.reason) ?? t(error.code === 14 ? "problem.unreachable" : "problem.unknown")) : t("problem.offline"),
     fields,
     retryable: error.code === 14 || error.code === 4 || error.code === 8,
     ...(error.reason && { reason: error.reason }),
     ...(error.metadata.get("X-Request-Id") && { requestId: error.metadata.get("X-Request-Id")! }),
   };
+}
+
+/** Returns the sentence for a field whose value the API does not take at all. */
+function invalidText(field: string): string {
+  if (/email$/.test(field)) return t("problem.field_email");
+  return t(/password$/.test(field) ? "problem.field_password" : "problem.field");
 }
 
 /** Returns the sentence for a reason, if there is one. */

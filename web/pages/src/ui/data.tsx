@@ -159,7 +159,7 @@ export function CopyField({ label, value }: { label: string; value: string }) {
       <label class="unseen" for={id}>
         {label}
       </label>
-      <input id={id} class="input mono" readOnly value={value} onFocus={(event) => event.currentTarget.select()} />
+      <textarea id={id} class="input mono" rows={1} readOnly spellcheck={false} value={value} onFocus={(event) => event.currentTarget.select()} />
       <Button icon={copied ? "check" : "copy"} onClick={() => void copy()}>
         {t(copied ? "ui.copied" : "ui.copy")}
       </Button>

@@ -47,12 +47,13 @@ export function Toast() {
   );
 }
 
-/** What belongs here, why there is none, and what fills it. */
-export function EmptyState({ icon, title, children, action }: { icon: IconName; title: string; children: ComponentChildren; action?: ComponentChildren }) {
+/** What belongs here, why there is none, and what fills it. `level` is that of its heading: 3 within a card that has a title. */
+export function EmptyState({ icon, title, level = 2, children, action }: { icon: IconName; title: string; level?: 2 | 3; children: ComponentChildren; action?: ComponentChildren }) {
+  const Heading = `h${level}` as const;
   return (
     <div class="empty">
       <Icon name={icon} size={24} />
-      <h3>{title}</h3>
+      <Heading>{title}</Heading>
       <p>{children}</p>
       {action}
     </div>

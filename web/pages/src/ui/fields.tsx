@@ -213,11 +213,12 @@ export function ErrorSummary({ problem, form }: { problem: Problem | undefined; 
     const input = form.current?.elements.namedItem(camel(name));
     return input instanceof HTMLElement ? [{ input, text }] : [];
   });
+  const saysMore = fields.every(({ text }) => text !== problem.text);
   return (
     <div ref={box} class="alert danger" role="alert" tabIndex={-1}>
       <Icon name="alert" />
       <div>
-        <p>{problem.text}</p>
+        {saysMore && <p>{problem.text}</p>}
         {fields.length > 0 && (
           <ul>
             {fields.map(({ input, text }) => (

@@ -1,11 +1,11 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { config } from "../app/config.js";
 import { useTitle } from "../app/router.js";
 import { goToSignIn, loadSession, saveLocale, session, signOut, user } from "../app/session.js";
 import { locale, offered, t } from "../app/texts.js";
 import { problemOf } from "../app/problem.js";
-import { notice } from "../app/actions.js";
+import { notice, retryLater } from "../app/actions.js";
 import { IconButton } from "./button.js";
 import { Nav, type NavItem } from "./data.js";
 import { Dialog, Menu, type MenuItem } from "./dialog.js";
@@ -71,6 +71,7 @@ export function CardPage({ title, lead, children, below }: { title: string; lead
       </main>
       <Footer />
       <Toast />
+      <Offline />
     </div>
   );
 }
@@ -102,6 +103,11 @@ export function Shell({ area, home, nav, menu, meanwhile, children }: { area: st
     if (session.value.kind === "signedOut") goToSignIn();
   }, [session.value.kind]);
   const state = session.value;
+  const failures = useRef(0);
+  useEffect(() => {
+    if (state.kind !== "failed" || state.error.code !== 14) return;
+    return retryLater(() => void loadSession(), failures.current++, state.error.retryAfterMs);
+  }, [state]);
   return (
     <div class="shell">
       <SkipLink />

@@ -132,7 +132,7 @@ function Linked({ connected: { identities, providers }, reload }: { connected: C
   return (
     <Card title={t("connections.linked")} {...(identities.length > 0 && { lead: t("connections.linked_lead") })}>
       {identities.length === 0 ? (
-        <EmptyState icon="link" title={t("connections.none")}>
+        <EmptyState level={3} icon="link" title={t("connections.none")}>
           {t(providers.length > 0 ? "connections.none_help" : "connections.none_offered")}
         </EmptyState>
       ) : (

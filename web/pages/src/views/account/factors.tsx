@@ -158,7 +158,7 @@ function Devices({ devices, changed }: { devices: readonly RememberedDevice[]; c
     <Card title={t("factors.devices")} lead={t("factors.devices_lead")} actions={devices.length > 1 && <Button busy={forget.busy.value} onClick={() => void forget.run("")}>{t("factors.devices_forget")}</Button>}>
       <ErrorSummary problem={forget.problem.value} form={{ current: null }} />
       {devices.length === 0 ? (
-        <EmptyState icon="device" title={t("factors.devices_none")}>{t("factors.devices_none_help")}</EmptyState>
+        <EmptyState level={3} icon="device" title={t("factors.devices_none")}>{t("factors.devices_none_help")}</EmptyState>
       ) : (
         <ul class="rows">
           {devices.map((device) => (

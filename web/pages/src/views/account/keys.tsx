@@ -37,12 +37,13 @@ function KeyList() {
     notice.value = t("keys.revoked", { name: chosen!.name });
     found.reload();
   };
+  const create = <Button kind="primary" onClick={() => setCreating(true)}>{t("keys.create")}</Button>;
   return (
-    <Card actions={<Button kind="primary" onClick={() => setCreating(true)}>{t("keys.create")}</Button>}>
+    <Card actions={found.kind === "ready" && found.value.keys.length > 0 && create}>
       <Loaded from={found} lines={4}>
         {({ keys }) =>
           keys.length === 0 ? (
-            <EmptyState icon="key" title={t("keys.none")}>{t("keys.none_help")}</EmptyState>
+            <EmptyState icon="key" title={t("keys.none")} action={create}>{t("keys.none_help")}</EmptyState>
           ) : (
             <ul class="rows">
               {keys.map((key) => (
@@ -85,9 +86,11 @@ function Create({ onClose, done }: { onClose: () => void; done: (answer: CreateK
   const [scopes, setScopes] = useState<readonly string[]>([]);
   const [expiry, setExpiry] = useState("90");
   const [networks, setNetworks] = useState("");
+  // A repeat of a call that was lost must be the same call, so the clock is read once. A minute
+  // less than the days: the most is a year by the clock of the server.
+  const [from] = useState(() => Math.floor(Date.now() / 1000) - 60);
   const action = useAction(async (headers) => {
-    // A minute less than the days: the most is a year by the clock of the server.
-    const seconds = BigInt(Math.floor(Date.now() / 1000) + Number(expiry) * 86_400 - 60);
+    const seconds = BigInt(from + Number(expiry) * 86_400);
     done(await gatehouse.account.createKey({ name, scopes: [...scopes], expireTime: { seconds }, networks: networks.split(/[\s,]+/).filter(Boolean) }, { headers }));
   });
   const { fields = {} } = action.problem.value ?? {};

@@ -128,7 +128,7 @@ export function History({ userId, changes }: OfUser) {
       <Loaded from={found} lines={5}>
         {({ events }) =>
           events.length === 0 ? (
-            <EmptyState icon="activity" title={t("activity.none")}>{t("audit.none_help")}</EmptyState>
+            <EmptyState level={3} icon="activity" title={t("activity.none")}>{t("audit.none_help")}</EmptyState>
           ) : (
             <DataTable
               caption={t("audit.title")} rows={events} id={(event) => event.id}

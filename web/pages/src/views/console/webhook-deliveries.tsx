@@ -74,7 +74,7 @@ export function Deliveries({ webhookId, seen, changed }: { webhookId: string; se
         {({ deliveries, nextPageToken }) => (
           <>
             {deliveries.length === 0 ? (
-              <EmptyState icon="send" title={t(filtered ? "webhooks.no_delivery_found" : "webhooks.no_deliveries")} action={filtered && <Button onClick={() => setStatus("0")}>{t("users.clear")}</Button>}>
+              <EmptyState level={3} icon="send" title={t(filtered ? "webhooks.no_delivery_found" : "webhooks.no_deliveries")} action={filtered && <Button onClick={() => setStatus("0")}>{t("users.clear")}</Button>}>
                 {t(filtered ? "webhooks.no_delivery_found_help" : "webhooks.no_deliveries_help")}
               </EmptyState>
             ) : (
