@@ -595,9 +595,11 @@ CREATE TABLE auth.idempotency_keys (
 CREATE INDEX idempotency_keys_create_time_idx ON auth.idempotency_keys (create_time);
 
 -- The audit log: every change of an identity, and every refused attempt. It stores
--- ids and names of attributes, never an email or a secret. auth's role may insert and read. Three functions of
--- the tables' owner do more: one prunes old events, one removes the address and
--- user agent of an erased person, one raises the count of an existing refusal.
+-- ids and names of attributes, never an email or a secret. auth's role may insert and
+-- read. Functions of the tables' owner do more: one prunes old events, one removes the
+-- address and user agent of an erased person, one raises the count of an existing
+-- refusal, and one closes the table each month: it renames it and creates the next
+-- one, from which the closed tables inherit (internal/schema/auditlog).
 CREATE TABLE auth.audit_events (
     id           uuid        NOT NULL,
     create_time  timestamptz NOT NULL DEFAULT now(),

@@ -136,6 +136,7 @@ func examineAuthDatabase(ctx context.Context, report *doctor.Report, conn *pgx.C
 	report.Secrets(ctx, conn, find[*secretFlags](s).keys)
 	second := find[*factorFlags](s)
 	report.SecondFactors(ctx, conn, find[*secretFlags](s).keys, second.roles, second.required(), find[*mailFlags](s).enabled())
+	report.AuditLog(ctx, conn)
 	report.SigningKeyAge(ctx, conn, find[*accountFlags](s).keyLife)
 	if keys := find[*passkeyFlags](s); keys.party != nil {
 		report.StrandedPasskeys(ctx, conn, keys.rpID)

@@ -76,7 +76,7 @@ func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAc
 	if err != nil {
 		return nil, err
 	}
-	events, err := audit.List(ctx, s.db, audit.Query{Account: id, Before: uuid.Max}, exportedRows)
+	events, err := s.log.List(ctx, audit.Query{Account: id, Before: uuid.Max}, exportedRows)
 	if err != nil {
 		return nil, err
 	}

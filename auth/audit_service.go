@@ -9,14 +9,13 @@ import (
 
 	"gatehouse/auth/audit"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/page"
 )
 
 // auditService implements authv1.AuditServiceHandler.
 type auditService struct {
-	db *database.Pool
+	log *audit.Log
 }
 
 const defaultAuditPage = 25
@@ -53,7 +52,7 @@ func (s *auditService) ListAuditEvents(ctx context.Context, req *authv1.ListAudi
 	if size == 0 {
 		size = defaultAuditPage
 	}
-	found, err := audit.List(ctx, s.db, rest, size+1) // one more shows that another page follows
+	found, err := s.log.List(ctx, rest, size+1) // one more shows that another page follows
 	if err != nil {
 		return nil, err
 	}

@@ -206,7 +206,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	reads := standby.New(db, config.Standby, changes) // of GetAccount and ListSessions
 	relay := relay.New(events, config.Users, config.Logger)
 	revocation := newRevocationService(db, desk.Keys, config.Logger)
-	log := audit.NewLog(db, throttle)
+	log := audit.NewLog(db, throttle, config.AuditLife)
 	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Breached: config.PasswordList, Throttle: throttle, Log: log}
 	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed, SignUps: signUps, WaysIn: waysIn(config)}
 	passkeys := &passkeys.Store{Party: config.Passkeys, DB: db, Challenges: desk.Challenges, Mails: mails}
@@ -241,7 +241,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed, factors: factorService,
 		},
 		federation: federation,
-		audit:      &auditService{db: db},
+		audit:      &auditService{log: log},
 		mail:       &mailService{db: db, mails: mails},
 		apiKeys:    apiKeys, factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
 		feed:     &accountlog.Service{Log: events, Expected: config.Readers},

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/auth/audit"
 	"gatehouse/internal/database"
 	"gatehouse/internal/telemetry"
 )
@@ -45,7 +46,7 @@ func (s *Service) backlog(ctx context.Context) (backlog, error) {
 
 // Measure registers the gauges, which are read when the metrics are collected.
 func (s *Service) Measure(meter metric.Meter) error {
-	return errors.Join(s.measureBacklog(meter), s.measureLifecycle(meter), s.measureFeed(meter), s.changes.Observe(meter, "auth"), s.measureClock(meter), s.webhooks.Measure(meter), database.ObservePool(meter, "auth", s.db.Pool), s.reads.Measure(meter, "auth"))
+	return errors.Join(s.measureBacklog(meter), s.measureLifecycle(meter), s.measureFeed(meter), s.changes.Observe(meter, "auth"), s.measureClock(meter), audit.Measure(meter, s.db), s.webhooks.Measure(meter), database.ObservePool(meter, "auth", s.db.Pool), s.reads.Measure(meter, "auth"))
 }
 
 // measureBacklog registers the gauges of the backlog. While the database is

@@ -161,7 +161,8 @@ func (m *Manifest) read(ctx context.Context, tx pgx.Tx, cfg Config) (snapshot st
 	return snapshot, nil
 }
 
-// countRows counts the rows of each table of the schemas.
+// countRows counts the rows of each table of the schemas. A closed table of the audit log is
+// counted by itself, and not with the table that inherits its rows.
 func countRows(ctx context.Context, tx pgx.Tx, schemas []string) (map[string]int, error) {
 	rows, err := tx.Query(ctx, selectTables, schemas)
 	if err != nil {
@@ -174,7 +175,7 @@ func countRows(ctx context.Context, tx pgx.Tx, schemas []string) (map[string]int
 	counts := map[string]int{}
 	for _, table := range tables {
 		var count int
-		if err := tx.QueryRow(ctx, "SELECT count(*) FROM "+pgx.Identifier{table.Schema, table.Name}.Sanitize()).Scan(&count); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT count(*) FROM ONLY "+pgx.Identifier{table.Schema, table.Name}.Sanitize()).Scan(&count); err != nil {
 			return nil, fmt.Errorf("count the rows of %s.%s: %w", table.Schema, table.Name, err)
 		}
 		counts[table.Schema+"."+table.Name] = count

@@ -221,6 +221,44 @@ func TestARestoreReplacesOnlyIfItMay(t *testing.T) {
 	}
 }
 
+// The closed tables of the audit log are in a backup, and belong to the log when it is restored.
+func TestARestoreHasTheClosedTablesOfTheAuditLog(t *testing.T) {
+	t.Parallel()
+	testneed.Program(t, "pg_dump")
+	testneed.Program(t, "pg_restore")
+	from := pgtest.New(t).Owner
+	conn := pgtest.Connect(t, from)
+	for _, event := range []string{"first", "second"} {
+		if _, err := conn.Exec(t.Context(), "INSERT INTO auth.audit_events (id, create_time, event, outcome) VALUES (('00000000-0000-7000-8000-'::text || lpad(to_hex(length($1)), 12, '0'))::uuid, now(), $1, 'succeeded')", event); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Exec(t.Context(), "SELECT auth.close_audit()"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, m := create(t, from, Key{})
+	target := pgtest.Empty(t)
+	if _, err := Restore(t.Context(), file, into(target)); err != nil {
+		t.Fatal(err)
+	}
+	var all, open int
+	if err := pgtest.Connect(t, target).QueryRow(t.Context(), "SELECT (SELECT count(*) FROM auth.audit_events), (SELECT count(*) FROM ONLY auth.audit_events)").Scan(&all, &open); err != nil {
+		t.Fatal(err)
+	}
+	if all != 2 || open != 1 {
+		t.Errorf("the restored log has %d events, %d of them in the open table; want 2 and 1", all, open)
+	}
+	counted := 0
+	for table, rows := range m.Rows {
+		if strings.HasPrefix(table, "auth.audit_events") {
+			counted += rows
+		}
+	}
+	if counted != 2 {
+		t.Errorf("the manifest counts %d events in %v, want 2", counted, m.Rows)
+	}
+}
+
 // A device that its owner forgot after the backup stays forgotten.
 func TestARestoreForgetsRememberedDevices(t *testing.T) {
 	t.Parallel()

@@ -65,7 +65,9 @@ func (c *Collector) Run(ctx context.Context) {
 }
 
 // The account may have been deleted since: then the names of its attributes, and the
-// IP address and user agent of a deleted actor, are left out, as in auth.erase_audit.
+// IP address and user agent of a deleted actor, are left out, as in auth.erase_audit. The
+// constraint belongs to the open table: an event that was stored before that was closed is
+// found by its id.
 const insertCollected = `
 	INSERT INTO auth.audit_events
 		(id, create_time, event, outcome, account_id, actor_id, session_id, ip_address, user_agent, request_id, changed)
@@ -74,6 +76,7 @@ const insertCollected = `
 		CASE WHEN there THEN @changed::text[] ELSE '{}' END
 	FROM (SELECT EXISTS (SELECT FROM auth.accounts WHERE id = @account_id) AS there,
 		EXISTS (SELECT FROM auth.accounts WHERE id = @actor_id) AS acting) AS known
+	WHERE NOT EXISTS (SELECT FROM auth.audit_events WHERE id = @id)
 	ON CONFLICT ON CONSTRAINT audit_events_pkey DO NOTHING`
 
 // collect stores and confirms one batch, and returns its size.

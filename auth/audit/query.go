@@ -17,7 +17,8 @@ import (
 // newest events of each requested kind, and of these the newest. So no filter makes
 // it read rows that it doesn't return. The row comparisons, which include the account or
 // the actor, keep Postgres from scanning the primary key if it overestimates the number
-// of events of a kind, and from sorting all events if it underestimates it.
+// of events of a kind, and from sorting all events if it underestimates it. OFFSET keeps it from
+// reading all closed tables to join them with the newest events.
 const (
 	listAudit = `
 	WITH RECURSIVE kinds (event, outcome) AS (
@@ -32,22 +33,26 @@ const (
 	), newest AS (
 		SELECT found.id FROM kinds k CROSS JOIN LATERAL (
 			SELECT e.id FROM auth.audit_events e
-			WHERE (%[2]se.event, e.outcome, e.id) >= (%[3]sk.event, k.outcome, @from)
+			WHERE (%[2]se.event, e.outcome, e.id) >= (%[3]sk.event, k.outcome, ` + first + `)
 				AND (%[2]se.event, e.outcome, e.id) < (%[3]sk.event, k.outcome, @before) AND %[4]s
 			ORDER BY %[5]se.event DESC, e.outcome DESC, e.id DESC LIMIT @limit) AS found
 		WHERE (@event = '' OR k.event = @event OR right(@event, 1) = '.' AND starts_with(k.event, @event))
 			AND @outcome IN ('', k.outcome)
 		ORDER BY found.id DESC LIMIT @limit
 	)
-	SELECT ` + auditColumns + ` FROM newest JOIN auth.audit_events e USING (id) ORDER BY id DESC`
+	SELECT ` + auditColumns + ` FROM newest CROSS JOIN LATERAL (SELECT * FROM auth.audit_events WHERE id = newest.id OFFSET 0) AS e ORDER BY e.id DESC`
 
 	// Without a filter, the primary key's order suffices.
 	listWholeAudit = `
 	SELECT ` + auditColumns + ` FROM auth.audit_events e
-	WHERE id >= @from AND id < @before
+	WHERE id >= ` + first + ` AND id < @before
 	ORDER BY id DESC LIMIT @limit`
 
-	auditColumns = `id, e.create_time, e.event, e.outcome, e.reason, coalesce(e.account_id::text, ''), coalesce(e.actor_id::text, ''),
+	// first is the least id of a page. An event that is older than the retention may exist
+	// until its table is dropped, but is not listed.
+	first = `greatest(@from::uuid, (lpad(to_hex(floor(extract(epoch FROM now() - greatest(@life::interval, '30 days')) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid)`
+
+	auditColumns = `e.id, e.create_time, e.event, e.outcome, e.reason, coalesce(e.account_id::text, ''), coalesce(e.actor_id::text, ''),
 		coalesce(e.session_id::text, ''), e.ip_address, e.user_agent, e.request_id, e.count, e.changed, coalesce(e.target_id::text, '')`
 )
 
@@ -76,11 +81,11 @@ func (q Query) statement() string {
 	}
 }
 
-// List returns the newest events of a query.
-func List(ctx context.Context, db *database.Pool, q Query, limit int) ([]*authv1.AuditEvent, error) {
-	rows, err := db.Query(ctx, q.statement(), pgx.NamedArgs{
+// List returns the newest events of a query that are not older than the retention.
+func (l *Log) List(ctx context.Context, q Query, limit int) ([]*authv1.AuditEvent, error) {
+	rows, err := l.db.Query(ctx, q.statement(), pgx.NamedArgs{
 		"account_id": database.Optional(q.Account), "actor_id": database.Optional(q.Actor), "event": q.Event, "outcome": q.Outcome,
-		"from": q.From.String(), "before": q.Before.String(), "limit": limit,
+		"from": q.From.String(), "before": q.Before.String(), "limit": limit, "life": l.life,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list audit events: %w", err)

@@ -3,23 +3,26 @@ package audit
 import (
 	"context"
 	"strings"
+	"time"
 
 	"gatehouse/auth/throttle"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
-// Log writes refusals. Refusals of one event, for one reason and one account or
+// Log writes refusals and lists events. Refusals of one event, for one reason and one account or
 // network, are one row a minute with a count. The row's other columns are those
 // of the first.
 type Log struct {
 	db       *database.Pool
 	throttle *throttle.Throttle
+	life     time.Duration
 }
 
-// NewLog returns a log; the throttle's keys name what refusals are aggregated by.
-func NewLog(db *database.Pool, throttle *throttle.Throttle) *Log {
-	return &Log{db: db, throttle: throttle}
+// NewLog returns a log that lists events for life, at least 30 days. The throttle's keys name
+// what refusals are aggregated by.
+func NewLog(db *database.Pool, throttle *throttle.Throttle, life time.Duration) *Log {
+	return &Log{db: db, throttle: throttle, life: life}
 }
 
 // Refuse writes that an event was refused, for the error's reason, and returns

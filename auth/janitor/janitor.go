@@ -138,10 +138,13 @@ const (
 		SELECT count(*) FROM gone`
 )
 
-// Prune deletes audit events, sessions, links, challenges, idempotency keys and failures whose
+// Prune closes the audit log's table of an earlier month, and deletes audit events, sessions, links, challenges, idempotency keys and failures whose
 // retention has ended, in batches that hold no lock for long. It does nothing
 // while another replica prunes.
 func (j *Janitor) Prune(ctx context.Context) error {
+	if err := j.closeAudit(ctx); err != nil && ctx.Err() == nil {
+		j.logger.LogAttrs(ctx, slog.LevelWarn, "janitor: closing the audit log failed, retrying in an hour", slog.String("cause", err.Error()))
+	}
 	const most = 10_000 // which is prune_audit's limit too
 	for _, work := range []struct {
 		what      string

@@ -10,7 +10,8 @@ import (
 
 // Guarantee 11: the previous release is upgraded and rolled back under sign-ins, refreshes
 // and writes. No call fails, and nobody is signed out. Copies of both releases run side by
-// side on the schema of this one, in every combination of the rolling order.
+// side on the schema of this one, in every combination of the rolling order, while this
+// release closes the table of the audit log.
 func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 	previous := harness.BuildPrevious(t)
 	owner := pgtest.Empty(t)
@@ -19,6 +20,10 @@ func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 	apply.Wait(t)
 	if status := apply.Cmd.ProcessState.ExitCode(); status != 0 {
 		t.Fatalf("schema apply of the previous release: exit status %d, said %s", status, apply.Stderr.String())
+	}
+	conn := pgtest.Connect(t, owner)
+	if _, err := conn.Exec(t.Context(), oldEvent); err != nil {
+		t.Fatal(err)
 	}
 	pair := harness.NewPair(t, harness.OnDatabase(harness.DerivedLogins(t, owner)), harness.WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
 	setProgram := func(program string) {
@@ -49,4 +54,19 @@ func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 	setProgram(previous)
 	roll("rollback")
 	c.wantNothingLost(t, pair[0])
+	var closed, old int
+	if err := conn.QueryRow(t.Context(), closedAudit).Scan(&closed, &old); err != nil || closed != 1 || old != 1 {
+		t.Errorf("%d tables of the audit log were closed, and %d old events are listed, %v; want one of each", closed, old, err)
+	}
 }
+
+const (
+	// oldEvent makes the newer release close the table of the audit log.
+	oldEvent = `
+		INSERT INTO auth.audit_events (id, create_time, event, outcome)
+		SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid, at, 'session.login', 'old'
+		FROM (SELECT now() - interval '40 days' AS at) AS past`
+	closedAudit = `
+		SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'auth.audit_events'::regclass),
+			(SELECT count(*) FROM auth.audit_events WHERE outcome = 'old')`
+)

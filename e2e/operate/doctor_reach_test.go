@@ -116,6 +116,21 @@ func TestDoctorLooksAtTheAgeOfTheSigningKey(t *testing.T) {
 	}
 }
 
+func TestDoctorLooksAtTheAgeOfTheAuditLogsTable(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, harness.OneProcess)
+	env := append(slices.Clone(s.Roles["up"].Env), "GATEHOUSE_LISTEN="+s.Roles["up"].Listen)
+	if _, said := doctor(t, env); !strings.Contains(said, "ok   audit log: the open table has held events for ") || !strings.Contains(said, "; 0 earlier months are closed") {
+		t.Errorf("of a fresh log the doctor says\n%s", said)
+	}
+	if _, err := s.Owner.Exec(t.Context(), "INSERT INTO auth.audit_events (id, create_time, event, outcome) VALUES ('00000000-0000-7000-8000-000000000000', now() - interval '40 days', 'session.login', 'old')"); err != nil {
+		t.Fatal(err)
+	}
+	if _, said := doctor(t, env); !strings.Contains(said, "BAD  audit log: the open table has held events for 40 days, and is closed every month") {
+		t.Errorf("of a log that is not closed the doctor says\n%s", said)
+	}
+}
+
 // Whatever keeps a role from starting, with exit status 2, the doctor of that
 // role finds as well.
 func TestDoctorFindsEveryMistakeThatARoleWouldStopFor(t *testing.T) {

@@ -354,6 +354,7 @@ func TestTheBacklogIsMeasured(t *testing.T) {
 			(gen_random_uuid(), 'reset_password', 'ada@example.com', now() + interval '1 day', now() - interval '3 hours', NULL),
 			(gen_random_uuid(), 'reset_password', 'ada@example.com', now(), now() - interval '9 hours', now()),
 			(gen_random_uuid(), 'reset_password', 'ada@example.com', now(), now() - interval '9 hours', now())`,
+		`INSERT INTO auth.audit_events (id, create_time, event, outcome) VALUES ('00000000-0000-7000-8000-000000000000', now() - interval '4 hours', 'session.login', 'old')`,
 	} {
 		if _, err := s.Owner.Exec(t.Context(), change); err != nil {
 			t.Fatalf("%s: %v", change, err)
@@ -364,6 +365,8 @@ func TestTheBacklogIsMeasured(t *testing.T) {
 		`gatehouse_auth_mails{state="pending"}`:                 {1, 1},
 		`gatehouse_auth_mails{state="failed"}`:                  {2, 2},
 		"gatehouse_auth_mails_oldest_seconds":                   {10800, 11100},
+		"gatehouse_auth_audit_open_age_seconds":                 {14400, 14700},
+		"gatehouse_auth_audit_closed_tables":                    {0, 0},
 		"gatehouse_auth_signing_key_age_seconds":                {7200, 7500},
 		"gatehouse_auth_signing_key_next_seconds":               {30*24*3600 - 7500, 30*24*3600 - 7200},
 	}

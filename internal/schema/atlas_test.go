@@ -8,6 +8,10 @@ import (
 	"testing"
 
 	"ariga.io/atlas/schemahcl"
+	"ariga.io/atlas/sql/postgres"
+	atlas "ariga.io/atlas/sql/schema"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 
@@ -33,6 +37,7 @@ func TestAtlasHCLMatchesApply(t *testing.T) {
 			URL     string   `spec:"url"`
 			Dev     string   `spec:"dev"`
 			Schemas []string `spec:"schemas"`
+			Exclude []string `spec:"exclude"`
 		} `spec:"env"`
 	}
 	getenv := function.New(&function.Spec{
@@ -57,6 +62,7 @@ func TestAtlasHCLMatchesApply(t *testing.T) {
 	if slices.Sort(services); !slices.Equal(slices.Sorted(slices.Values(env.Schemas)), services) {
 		t.Errorf("atlas.hcl's schemas are %q, want %q", env.Schemas, services)
 	}
+	wantClosedTablesExcluded(t, cfg, env.Schemas, env.Exclude)
 	read := schema.Config{DatabaseURL: env.URL, DevURL: env.Dev, TablesOnly: true, Own: map[string]string{}}
 	for _, src := range env.Src {
 		file, ok := strings.CutPrefix(src, "file://")
@@ -74,4 +80,40 @@ func TestAtlasHCLMatchesApply(t *testing.T) {
 		}
 	}
 	wantNothingPlanned(t, read)
+}
+
+// wantClosedTablesExcluded closes the audit log, and inspects the tables as the CLI does. It
+// would drop a table that schema.sql does not declare.
+func wantClosedTablesExcluded(t *testing.T, cfg schema.Config, schemas, exclude []string) {
+	t.Helper()
+	owner := pgtest.Connect(t, cfg.DatabaseURL)
+	insert(t, owner, lastMonth, "old")
+	if closeAudit(t, owner) == "" {
+		t.Fatal("no table was closed")
+	}
+	conn, err := pgx.ParseConfig(cfg.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := stdlib.OpenDB(*conn)
+	defer db.Close()
+	driver, err := postgres.Open(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	realm, err := driver.InspectRealm(t.Context(), &atlas.InspectRealmOption{Schemas: schemas, Exclude: exclude})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var audit []string
+	for _, one := range realm.Schemas {
+		for _, table := range one.Tables {
+			if strings.HasPrefix(table.Name, "audit_events") {
+				audit = append(audit, table.Name)
+			}
+		}
+	}
+	if !slices.Equal(audit, []string{"audit_events"}) {
+		t.Errorf("the CLI sees the tables %q, want the open one", audit)
+	}
 }

@@ -99,10 +99,12 @@ const defaultLargeTable = 64 << 20
 
 const selectTableSizes = `
 SELECT format('%s.%s', n.nspname, c.relname), pg_relation_size(c.oid)
+	+ (SELECT coalesce(sum(pg_relation_size(h.inhrelid)), 0)::bigint FROM pg_catalog.pg_inherits h WHERE h.inhparent = c.oid)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY ($1::text[]) AND c.relkind = 'r'`
 
-// tableSizes returns the sizes of the existing tables in bytes, by schema.name.
+// tableSizes returns the sizes of the existing tables in bytes, by schema.name. That of an open
+// table includes its closed tables, which a change of its columns reaches.
 func (t *target) tableSizes(ctx context.Context) (map[string]int64, error) {
 	rows, err := t.tx.QueryContext(ctx, selectTableSizes, t.services)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/internal/database"
+	"gatehouse/internal/schema/auditlog"
 )
 
 // Reader is the service name, for RoleName, of the read-only login role for people. The role
@@ -40,7 +41,7 @@ func readerColumns(services []string) string {
 	FROM pg_catalog.pg_attribute a
 	JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-	WHERE n.nspname IN (` + literals(services) + `) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped`
+	WHERE n.nspname IN (` + literals(services) + `) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND NOT ` + auditlog.IsClosed
 }
 
 func literals(list []string) string {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/text/secure/precis"
 
 	"gatehouse/internal/database"
+	"gatehouse/internal/schema/auditlog"
 )
 
 // Role is the login role of a service. It has access to the schema of its service only.
@@ -100,7 +101,11 @@ func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, er
 		}
 	}
 	if regrant {
-		changes = append(changes, t.grants()...)
+		closed, err := auditlog.Closed(ctx, t.tx, t.services)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, t.grants(closed)...)
 	}
 	reader, err := t.readerChanges(ctx, regrant)
 	if err != nil {
@@ -257,17 +262,17 @@ WITH grantees (service, role) AS (
 	JOIN pg_catalog.pg_roles r ON r.rolname = given.name
 	UNION ALL
 	SELECT '', 0
-), objects (schema, kind, name, acl) AS (
-	SELECT nspname, 'n', '', nspacl FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])
+), objects (schema, kind, name, acl, closed) AS (
+	SELECT nspname, 'n', '', nspacl, false FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])
 	UNION ALL
-	SELECT n.nspname, c.relkind, c.relname, c.relacl
+	SELECT n.nspname, c.relkind, c.relname, c.relacl, ` + auditlog.IsClosed + `
 	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	WHERE n.nspname = ANY ($1::text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 )
 SELECT EXISTS (
 	SELECT FROM objects o CROSS JOIN grantees g
 	WHERE CASE
-			WHEN g.service <> o.schema THEN ''
+			WHEN g.service <> o.schema OR o.closed THEN ''
 			WHEN o.kind IN ('n', 'S') THEN 'USAGE'
 			WHEN o.name = 'applied_schema' THEN 'SELECT'
 			WHEN o.schema || '.' || o.name = ANY ($3::text[]) THEN 'INSERT,SELECT'
@@ -312,7 +317,9 @@ func (t *target) grantsDiffer(ctx context.Context) (bool, error) {
 //
 // The session settings are set for the roles, which works behind a pooler too: a pooler
 // refuses most settings from clients.
-func (t *target) grants() []statement {
+//
+// A service has no privileges on closed tables: it reads them through the open one.
+func (t *target) grants(closed [][2]string) []statement {
 	name := pgx.Identifier{t.database}.Sanitize()
 	all, schemas := "PUBLIC", identifiers(t.services)
 	for _, r := range t.roles {
@@ -338,6 +345,11 @@ func (t *target) grants() []statement {
 		for _, table := range appendOnly {
 			if strings.HasPrefix(table, r.service+".") {
 				lines = append(lines, "REVOKE UPDATE, DELETE ON "+table+" FROM "+role)
+			}
+		}
+		for _, table := range closed {
+			if table[0] == r.service {
+				lines = append(lines, "REVOKE ALL ON "+pgx.Identifier(table[:]).Sanitize()+" FROM "+role)
 			}
 		}
 	}

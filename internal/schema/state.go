@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/internal/database"
+	"gatehouse/internal/schema/auditlog"
 )
 
 // Querier is a pool, a connection or a transaction.
@@ -119,6 +120,7 @@ WITH ours AS (
 ), relations AS (
 	SELECT c.oid, c.relkind, c.relpersistence, c.reloptions, format('%I.%I', n.nspname, c.relname) AS name
 	FROM pg_catalog.pg_class c JOIN ours n ON n.oid = c.relnamespace
+	WHERE NOT ` + auditlog.IsOfClosed + `
 ), lines AS (
 	SELECT format('schema %s %s', nspname, obj_description(oid, 'pg_namespace')) AS line FROM ours
 	UNION ALL

@@ -91,7 +91,7 @@ func (t *target) alterTables(ctx context.Context, sources []*source) ([]string, 
 	if len(changes.destructive) > 0 && !t.AllowDestructive {
 		return nil, &DestructiveError{Changes: changes.destructive}
 	}
-	now, later := splitConcurrent(changes.statements)
+	now, _ := splitConcurrent(changes.statements)
 	if err := t.execute(ctx, now); err != nil {
 		return nil, err
 	}
@@ -100,7 +100,8 @@ func (t *target) alterTables(ctx context.Context, sources []*source) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	if remain, _ := splitConcurrent(rest.statements); len(remain) > 0 {
+	remain, later := splitConcurrent(rest.statements)
+	if len(remain) > 0 {
 		return nil, fmt.Errorf("the tables can't be altered to match schema.sql. These changes remain: %s",
 			strings.Join(texts(remain), "; "))
 	}
@@ -148,6 +149,9 @@ func (t *target) diff(ctx context.Context, desired desiredState, sources []*sour
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("inspect the database: %w", err)
 	}
+	if err := t.forgetClosed(ctx, current); err != nil {
+		return tableChanges{}, err
+	}
 	drops, err := forgetInvalid(ctx, t.tx, t.services, current)
 	if err != nil {
 		return tableChanges{}, err
@@ -183,6 +187,11 @@ func (t *target) diff(ctx context.Context, desired desiredState, sources []*sour
 		changes.statements = append(changes.statements, locks.planned(c, dropped))
 	}
 	changes.statements = append(changes.statements, after...)
+	missing, err := t.closedIndexes(ctx, locks)
+	if err != nil {
+		return tableChanges{}, err
+	}
+	changes.statements = append(changes.statements, missing...)
 	storage, err := readStorage(ctx, t.tx, t.services)
 	changes.statements = append(changes.statements, storageChanges(locks, storage, desired.storage)...)
 	return changes, err
