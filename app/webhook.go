@@ -128,23 +128,25 @@ func (l *listener) signOut(ctx context.Context) {
 	_, _ = l.auth.Logout(ctx, &bffv1.LogoutRequest{RefreshToken: l.tokens.GetRefreshToken()}) // it expires by itself
 }
 
-// listen prints events until ctx ends. A stream ends with its access token; the next one
-// continues without a gap.
+// listen prints events until ctx ends. A stream ends with its access token, or with its
+// gateway; the next one continues without a gap if it begins within a minute.
 func (l *listener) listen(ctx context.Context) error {
 	id := ""
 	for {
 		ended, err := l.stream(ctx, &id)
+		if err == nil && isStale(ended.GetReason()) {
+			if err = l.refresh(ctx); err == nil {
+				continue
+			}
+			ended, err = l.endOf(err, id)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			return fmt.Errorf("listen to events: %w", err)
 		}
-		switch ended.GetReason() {
-		case "", "TOKEN_EXPIRED", "TOKEN_STALE":
-			if err := l.refresh(ctx); err != nil {
-				return fmt.Errorf("refresh the access token: %w", err)
-			}
+		switch reason := ended.GetReason(); reason {
 		case "SERVER_STOPPING", "SERVICE_UNAVAILABLE":
 			select {
 			case <-ctx.Done():
@@ -152,9 +154,33 @@ func (l *listener) listen(ctx context.Context) error {
 			case <-time.After(max(ended.GetRetryDelay().AsDuration(), time.Second)):
 			}
 		default:
-			return fmt.Errorf("the stream has ended: %s", ended.GetReason())
+			return fmt.Errorf("the stream has ended: %s", reason)
 		}
 	}
+}
+
+// isStale reports whether a stream has ended, or is about to, because of its access token.
+func isStale(reason string) bool {
+	return reason == "" || reason == "TOKEN_EXPIRED" || reason == "TOKEN_STALE"
+}
+
+// endOf returns the end of a stream that an error means, if another stream may follow: the
+// gateway is unavailable or wants another token, or its connection broke after the first
+// stream began.
+func (l *listener) endOf(err error, id string) (*bffv1.Ended, error) {
+	reason := fault.Reason(err)
+	switch {
+	case reason == "" && id != "":
+		fmt.Fprintln(l.out, "The connection to the gateway is lost. It is opened again.")
+		return &bffv1.Ended{Reason: "SERVICE_UNAVAILABLE"}, nil
+	case reason == "":
+		return nil, err
+	case connect.CodeOf(err) == connect.CodeUnavailable:
+		return &bffv1.Ended{Reason: "SERVICE_UNAVAILABLE"}, nil
+	case isStale(reason):
+		return &bffv1.Ended{Reason: reason}, nil
+	}
+	return nil, err
 }
 
 // stream prints the events of one stream. It returns its end, which is empty when the access
@@ -162,16 +188,13 @@ func (l *listener) listen(ctx context.Context) error {
 func (l *listener) stream(ctx context.Context, id *string) (*bffv1.Ended, error) {
 	stream, err := l.webhooks.ListenEvents(ctx, &bffv1.ListenEventsRequest{Types: l.command.Types, ListenerId: *id})
 	if err != nil {
-		return nil, err
+		return l.endOf(err, *id)
 	}
 	defer func() { _ = stream.Close() }()
 	for {
 		message, err := stream.Receive()
-		if fault.Reason(err) != "" && connect.CodeOf(err) == connect.CodeUnavailable {
-			return &bffv1.Ended{Reason: fault.Reason(err)}, nil
-		}
 		if err != nil {
-			return nil, err
+			return l.endOf(err, *id)
 		}
 		if *id == "" {
 			fmt.Fprintln(l.out, "Listening.")

@@ -98,6 +98,13 @@ func (e *endpoint) of(user string) (versions []int) {
 func admin(t *testing.T, s *harness.System) *harness.Person {
 	t.Helper()
 	p := s.Admin(t)
+	enrol(t, p)
+	return p
+}
+
+// enrol gives a person an authenticator app, and returns its secret.
+func enrol(t *testing.T, p *harness.Person) totp.Secret {
+	t.Helper()
 	begun, err := p.Client().Account.BeginTOTPEnrolment(t.Context(), &bffv1.BeginTOTPEnrolmentRequest{})
 	if err != nil {
 		t.Fatalf("BeginTOTPEnrolment: %v", err)
@@ -112,7 +119,7 @@ func admin(t *testing.T, s *harness.System) *harness.Person {
 		t.Fatalf("FinishTOTPEnrolment: %v", err)
 	}
 	p.Take(finished.GetTokens())
-	return p
+	return totp.Secret(raw)
 }
 
 func create(t *testing.T, p *harness.Person, url string, types ...string) *bffv1.CreateWebhookResponse {
