@@ -5,3 +5,6 @@ var Keyed = keyed
 
 // NextTokens returns the next tokens of the caller's own session in a response.
 var NextTokens = nextTokens
+
+// VerifyWebhookAt is VerifyWebhook at another time.
+var VerifyWebhookAt = verifyWebhook

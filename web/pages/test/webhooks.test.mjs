@@ -1,9 +1,16 @@
 // The console's pages of webhooks, in Chromium, against a running system that sends to a receiver here.
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
+import { spawn } from "node:child_process";
+import { createPublicKey, verify } from "node:crypto";
 import { once } from "node:events";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+import { Webhook } from "standardwebhooks";
 import { launch, visit } from "../../test/browser.mjs";
 import { up } from "../../test/system.mjs";
 import { accessibilityFaults, assertWhole, picture, register, signIn, totp } from "./people.mjs";
@@ -11,7 +18,8 @@ import { payloads } from "./payloads.mjs";
 
 const patience = 60_000;
 const hostile = payloads[0].slice(0, 200);
-let system, browser, receiver, url, hooks, context, page, faults, secret;
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+let system, browser, receiver, url, hooks, context, page, faults, secret, answers;
 
 before(async () => {
   system = await up({ GATEHOUSE_REGISTRATION: "open" });
@@ -20,6 +28,8 @@ before(async () => {
   hooks = receiver.url;
   browser = await launch();
   ({ context, page, faults } = await visit(browser, url));
+  answers = [];
+  page.on("response", response => { if (response.url().includes("WebhookService")) answers.push(response.text().catch(() => "")); });
   await signIn(context, url, system.email, system.password);
 });
 
@@ -60,12 +70,78 @@ async function receive() {
   return self;
 }
 
-/** Reports whether a call is signed with a secret (Standard Webhooks, v1). */
+/** Reports whether the library of Standard Webhooks accepts a call. */
 function isSignedWith(text, { headers, body }) {
-  const key = Buffer.from(text.replace(/^whsec_/, ""), "base64");
-  const signature = createHmac("sha256", key).update(`${headers["webhook-id"]}.${headers["webhook-timestamp"]}.${body}`).digest("base64");
-  return headers["webhook-signature"].split(" ").includes(`v1,${signature}`);
+  try {
+    return new Webhook(text).verify(body, headers).type !== undefined;
+  } catch {
+    return false;
+  }
 }
+
+/** Reports whether a call has a signature v1a by a public key: the library knows v1 only. */
+function isSignedFor(whpk, { headers, body }) {
+  const raw = Buffer.from(whpk.replace(/^whpk_/, ""), "base64");
+  const key = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x: raw.toString("base64url") }, format: "jwk" });
+  const signed = Buffer.from(`${headers["webhook-id"]}.${headers["webhook-timestamp"]}.${body}`);
+  return headers["webhook-signature"].split(" ").some(one => one.startsWith("v1a,") && verify(null, signed, key, Buffer.from(one.slice(4), "base64")));
+}
+
+/** Returns calls like one that was delivered, which a receiver must refuse. */
+function forged({ headers, body }, text) {
+  const early = new Date(Date.now() - 6 * 60_000);
+  return {
+    "with a changed body": { headers, body: body.replace("webhook.test", "user.deleted") },
+    "with a changed time": { headers: { ...headers, "webhook-timestamp": `${Number(headers["webhook-timestamp"]) + 1}` }, body },
+    "with another signature": { headers: { ...headers, "webhook-signature": `v1,${Buffer.alloc(32).toString("base64")}` }, body },
+    "six minutes old": {
+      headers: {
+        ...headers, "webhook-timestamp": `${Math.floor(early / 1000)}`,
+        "webhook-signature": new Webhook(text).sign(headers["webhook-id"], early, body),
+      },
+      body,
+    },
+  };
+}
+
+/** Runs a receiver that the page about webhooks shows while `use` calls it. */
+async function runReceiver(code, text, use) {
+  const folder = await mkdtemp(join(tmpdir(), "receiver-"));
+  const program = join(folder, "receiver.mjs");
+  assert.ok(code.includes("listen(3000)"), "the receiver listens on another port than 3000");
+  const contents = code.replace("listen(3000)", "listen(0, function () { console.log(this.address().port); })");
+  await build({
+    stdin: { contents, loader: "ts", resolveDir: fileURLToPath(new URL("..", import.meta.url)) }, bundle: true, platform: "node", format: "esm", outfile: program,
+    alias: { "@gatehouse/client/server": join(root, "clients/typescript/src/server/webhook.ts") },
+  });
+  const child = spawn(process.execPath, [program], { env: { ...process.env, WEBHOOK_SECRET: text }, stdio: ["ignore", "pipe", "inherit"] });
+  const ended = once(child, "exit");
+  let printed = "";
+  child.stdout.on("data", part => { printed += part; });
+  const prints = async pattern => {
+    for (const deadline = Date.now() + patience; !pattern.test(printed);) {
+      assert.ok(Date.now() < deadline, `the receiver has printed ${printed}, not ${pattern}`);
+      await new Promise(resolve => setTimeout(resolve, 20));
+    }
+    return printed.match(pattern);
+  };
+  try {
+    const [, port] = await prints(/^(\d+)\n/);
+    await use(({ headers, body }) => fetch(`http://localhost:${port}/hooks`, {
+      method: "POST", body, headers: Object.fromEntries(Object.entries(headers).filter(([name]) => name.startsWith("webhook-") || name === "content-type")),
+    }), prints);
+  } finally {
+    child.kill();
+    await ended;
+    await rm(folder, { recursive: true });
+  }
+}
+
+/** Returns all that the page holds: its elements, what is in its fields, and what it stores. */
+const held = () => page.evaluate(() => [
+  document.documentElement.outerHTML, ...[...document.querySelectorAll("input, textarea")].map(({ value }) => value), JSON.stringify(history.state),
+  JSON.stringify({ ...localStorage }), JSON.stringify({ ...sessionStorage }), location.href,
+].join("\n"));
 
 const heading = name => page.getByRole("heading", { level: 1, name, exact: true }).waitFor();
 const toast = text => page.locator(".toast").getByText(text, { exact: false }).waitFor();
@@ -88,6 +164,7 @@ async function takeSecret() {
   await dialog.getByLabel("I have stored it").check();
   await dialog.getByRole("button", { name: "Done" }).click();
   await dialog.waitFor({ state: "detached" });
+  assert.ok(!(await held()).includes(shown), "the page holds the secret after its dialog is closed");
   return shown;
 }
 
@@ -147,7 +224,10 @@ describe("webhooks in the console", () => {
     await page.locator(".facts").getByText(/^whpk_/).waitFor();
     await page.reload();
     await page.locator(".facts").getByText(hostile).waitFor();
-    assert.ok(!(await page.content()).includes(secret), "the secret is shown again");
+    assert.ok(!(await held()).includes(secret), "the secret is shown again");
+    const texts = await Promise.all(answers);
+    assert.ok(texts.length > 2, `${texts.length} answers of the service`);
+    assert.equal(texts.filter(text => text.includes(secret)).length, 1, "answers with the secret: that of the creation alone has it");
     assert.equal(await page.evaluate(() => globalThis.hacked), undefined);
   });
 
@@ -157,12 +237,30 @@ describe("webhooks in the console", () => {
     await toast("A test is on its way.");
     const call = await receiver.got("webhook.test", 1);
     assert.ok(isSignedWith(secret, call));
+    for (const [name, one] of Object.entries(forged(call, secret))) assert.ok(!isSignedWith(secret, one), name);
+    const [whpk] = (await page.locator(".facts").getByText(/^whpk_/).textContent()).match(/whpk_\S+/);
+    assert.ok(isSignedFor(whpk, call));
+    assert.ok(!isSignedFor(whpk, { ...call, body: call.body.replace("webhook.test", "user.deleted") }));
     await delivery("Test").getByText("Delivered").waitFor();
     await delivery("Test").getByText("204", { exact: false }).waitFor();
     await page.getByLabel("Status").selectOption({ label: "Failed" });
     await page.getByRole("heading", { name: "No delivery fits" }).waitFor();
     await page.getByRole("button", { name: "Clear the filter" }).click();
     await delivery("Test").getByText("Delivered").waitFor();
+  });
+
+  it("are verified by the receivers that the page shows", async () => {
+    const text = await readFile(join(root, "docs/how-to/webhooks.md"), "utf8");
+    const receivers = [...text.matchAll(/\n```ts\n(.*?)\n```\n/gs)].map(([, code]) => code);
+    assert.equal(receivers.length, 2);
+    const call = await receiver.got("webhook.test", 1);
+    for (const code of receivers) {
+      await runReceiver(code, secret, async (send, prints) => {
+        for (const [name, one] of Object.entries(forged(call, secret))) assert.equal((await send(one)).status, 400, name);
+        assert.equal((await send(call)).status, 204);
+        await prints(/\nwebhook\.test /);
+      });
+    }
   });
 
   it("get events, and the stored ones again", async () => {
