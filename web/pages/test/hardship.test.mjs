@@ -198,15 +198,20 @@ describe("on a slow network", () => {
         }
       }).observe({ type: "layout-shift", buffered: true });
     });
+    const underway = new Set();
+    for (const end of ["requestfinished", "requestfailed"]) context.on(end, request => underway.delete(request));
     await context.route(/\/bff\.v1\./, async route => {
       if (route.request().url().includes("/Watch")) return route.continue();
+      underway.add(route.request());
       await new Promise(resolve => setTimeout(resolve, 400));
-      return route.continue().catch(() => undefined); // the page has gone on
+      await route.continue().catch(() => undefined); // the page has gone on
     });
     for (const path of [...anyonePages, ...accountPages]) {
       await page.goto("about:blank");
       await page.goto(url + path);
       await settled(page);
+      for (const until = Date.now() + 10_000; underway.size > 0 && Date.now() < until;) await new Promise(resolve => setTimeout(resolve, 50));
+      underway.clear();
       await page.evaluate(() => new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve))));
       const jumps = await page.evaluate(() => globalThis.jumps);
       const sum = jumps.reduce((all, { value }) => all + value, 0);
