@@ -25,7 +25,7 @@ func (t banner) write(out io.Writer) {
 	line := func(name, text string) { fmt.Fprintf(&b, "  %-14s %s\n", name, text) }
 	b.WriteString("\nGatehouse is ready.\n\n")
 	line("gateway", url)
-	if find[*pagesFlags](t.settings).Pages == "on" {
+	if find[*productFlags](t.settings).Pages == "on" {
 		line("sign in", url+"/sign-in")
 	}
 	line("docs", url+"/docs")
