@@ -88,6 +88,7 @@ const (
 	answeredByStandby outcome = iota
 	primaryBehind             // by the primary: the standby was behind
 	primaryFailed             // by the primary: the standby failed, was slow, or was no standby of it
+	primaryBusy               // by the primary: all connections to the standby were in use
 	primaryEmpty              // by the primary: the standby found no row
 	outcomes
 )
@@ -119,6 +120,9 @@ func (s *Standby) Close() {
 		s.pool.Close()
 	}
 }
+
+// errBusy leaves the standby to the reads that have its connections: a read waits for none.
+var errBusy = errors.New("all connections to the standby are in use")
 
 var errPooler = errors.New("a pooler is between this process and the standby")
 
@@ -193,6 +197,8 @@ func (s *Standby) send(ctx context.Context, queries []any) {
 	state, found, err := s.attempt(limited, queries)
 	switch {
 	case err != nil && ctx.Err() != nil: // the caller has left
+	case errors.Is(err, errBusy):
+		s.count(primaryBusy, len(queries))
 	case err != nil && AsksForRetry(err): // such as a conflict with recovery: the next read may succeed
 		s.count(primaryFailed, len(queries))
 	case err != nil || state == standbyUnusable:
@@ -257,6 +263,9 @@ const historyKey = "gatehouse: history"
 
 // attempt returns the rows of each query if the standby has replayed their positions.
 func (s *Standby) attempt(ctx context.Context, queries []any) (state string, found []*readRows, err error) {
+	if stat := s.pool.Stat(); stat.AcquiredConns() >= stat.MaxConns() {
+		return "", nil, errBusy
+	}
 	acquiring, cancel := context.WithTimeout(ctx, standbyAcquireLimit)
 	defer cancel()
 	conn, err := s.pool.Acquire(acquiring)

@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"golang.org/x/sync/errgroup"
 
 	"gatehouse/internal/database"
 	"gatehouse/internal/pgtest"
@@ -30,7 +31,7 @@ func startReplica(t *testing.T) *replica {
 		t.Fatal(err)
 	}
 	t.Cleanup(primary.Close)
-	standby, err := database.OpenStandby(t.Context(), r.StandbyURL("users"), "users")
+	standby, err := database.OpenStandby(t.Context(), r.StandbyURL("users")+"&pool_max_conns=2", "users")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,6 +141,37 @@ func TestAStandbyAnswersOnceItHasReplayedThePosition(t *testing.T) {
 		}
 	}
 	r.untilRead(second, "second", true)
+}
+
+// Reads that find all connections in use go to the primary, and do not keep others away
+// from the standby.
+func TestABusyStandbySharesItsReadsWithThePrimary(t *testing.T) {
+	t.Parallel()
+	r := startReplica(t)
+	position := r.write("tag")
+	r.untilRead(position, "tag", true)
+	before := r.counts()
+	const readers, reads = 20, 50
+	var group errgroup.Group
+	for range readers {
+		group.Go(func() error {
+			for range reads {
+				if _, err := r.read(position, "tag"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatalf("a read failed: %v", err)
+	}
+	after := r.counts()
+	standby, busy := after["standby"]-before["standby"], after["primary_busy"]-before["primary_busy"]
+	t.Logf("of %d reads, the standby answered %d; all its connections were in use for %d", readers*reads, standby, busy)
+	if standby < 100 || busy < 10 {
+		t.Errorf("the reads are counted as %v, want at least 100 by the standby and 10 for which it was busy", after)
+	}
 }
 
 func TestAReadOutlivesItsStandby(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-var outcomeNames = [outcomes]string{answeredByStandby: "standby", primaryBehind: "primary_behind", primaryFailed: "primary_failed", primaryEmpty: "primary_empty"}
+var outcomeNames = [outcomes]string{answeredByStandby: "standby", primaryBehind: "primary_behind", primaryFailed: "primary_failed", primaryBusy: "primary_busy", primaryEmpty: "primary_empty"}
 
 // ObserveStandby measures a service's reads on its standby. There are none without one.
 func ObserveStandby(meter metric.Meter, service string, standby *Standby) error {
