@@ -121,7 +121,7 @@ func (s *Standby) Close() {
 	}
 }
 
-// errBusy is no fault of the standby. A read does not wait for a connection that others use.
+// errBusy leaves the standby to the reads that have its connections: a read waits for none.
 var errBusy = errors.New("all connections to the standby are in use")
 
 var errPooler = errors.New("a pooler is between this process and the standby")
