@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -62,7 +63,7 @@ type limitedConn struct {
 	net.Conn
 	listener *limitedListener
 	address  netip.Prefix
-	closed   sync.Once
+	closed   bool // guarded by the listener's lock
 }
 
 // Accept implements [net.Listener].
@@ -151,10 +152,10 @@ func (l *limitedListener) track(conn net.Conn, state http.ConnState) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	own := l.byAddress[limited.address]
-	if own == nil {
+	if limited.closed { // it may be a victim that becomes idle
 		return
 	}
+	own := l.byAddress[limited.address]
 	switch state {
 	case http.StateActive:
 		delete(own.idle, limited)
@@ -165,17 +166,30 @@ func (l *limitedListener) track(conn net.Conn, state http.ConnState) {
 
 // Close implements [net.Conn].
 func (c *limitedConn) Close() error {
-	c.closed.Do(func() {
-		l := c.listener
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.total--
-		own := l.byAddress[c.address]
-		own.count--
-		delete(own.idle, c)
-		if own.count == 0 {
-			delete(l.byAddress, c.address)
-		}
-	})
+	c.listener.forget(c)
 	return c.Conn.Close()
+}
+
+func (l *limitedListener) forget(c *limitedConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.closed = true
+	l.total--
+	own := l.byAddress[c.address]
+	own.count--
+	delete(own.idle, c)
+	if own.count == 0 {
+		delete(l.byAddress, c.address)
+	}
+}
+
+// CloseWrite is [framingConn.CloseWrite]'s.
+func (c *limitedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }

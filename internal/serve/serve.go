@@ -78,7 +78,9 @@ func RunUntil(ctx context.Context, listener net.Listener, handler http.Handler, 
 	if limited, ok := listener.(*limitedListener); ok {
 		server.ConnState = func(conn net.Conn, state http.ConnState) {
 			unused.track(conn, state)
-			limited.track(conn, state)
+			if framed, ok := conn.(*framingConn); ok {
+				limited.track(framed.Conn, state)
+			}
 		}
 	}
 	served := make(chan error, 1)

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +24,9 @@ type TakenOver struct {
 	chunked bool
 	stop    func()
 	owner   *takenOver
+	// failed reports that a write was not completed, so that nothing may follow it.
+	failed      bool
+	interrupted atomic.Bool
 }
 
 // TakeOver takes the connection of an HTTP/1 request from the server. The handler must have
@@ -77,26 +82,43 @@ func (t *TakenOver) Watch(lost func()) {
 
 // Write implements [io.Writer]. Each call is sent at once.
 func (t *TakenOver) Write(p []byte) (int, error) {
-	if !t.chunked {
-		return t.conn.Write(p)
+	if t.failed {
+		return 0, errCutOff
 	}
-	// One write, so that one packet.
-	chunk := make([]byte, 0, len(p)+16)
-	chunk = fmt.Appendf(chunk, "%x\r\n", len(p))
-	chunk = append(append(chunk, p...), "\r\n"...)
+	chunk := p
+	if t.chunked { // one write, so that one packet
+		chunk = make([]byte, 0, len(p)+16)
+		chunk = fmt.Appendf(chunk, "%x\r\n", len(p))
+		chunk = append(append(chunk, p...), "\r\n"...)
+	}
 	if _, err := t.conn.Write(chunk); err != nil {
+		t.failed = true
 		return 0, err //nolint:wrapcheck // as a Writer
 	}
 	return len(p), nil
 }
 
-// Interrupt ends a Write that waits for the client, and all later ones, with an error.
-func (t *TakenOver) Interrupt() { _ = t.conn.SetWriteDeadline(time.Now()) }
+var errCutOff = errors.New("the response is cut off")
 
-// End ends the body, unless the response is cut off, and closes the connection.
+// Interrupt ends a Write that waits for the client, and all later ones, with an error.
+func (t *TakenOver) Interrupt() {
+	t.interrupted.Store(true)
+	_ = t.conn.SetWriteDeadline(time.Now())
+}
+
+// LimitLast limits the time of the writes that follow, which are the last.
+func (t *TakenOver) LimitLast() {
+	_ = t.conn.SetWriteDeadline(time.Now().Add(lastTime))
+	if t.interrupted.Load() { // perhaps just before
+		_ = t.conn.SetWriteDeadline(time.Now())
+	}
+}
+
+// End ends the body, unless the response is cut off or a Write has failed, and closes the
+// connection. It must not overlap a Write.
 func (t *TakenOver) End(cutOff bool) {
-	if !cutOff && t.chunked {
-		_ = t.conn.SetWriteDeadline(time.Now().Add(lastTime))
+	if !cutOff && !t.failed && t.chunked {
+		t.LimitLast()
 		_, _ = io.WriteString(t.conn, "0\r\n\r\n")
 	}
 	_ = t.conn.Close()

@@ -2,6 +2,7 @@ package serve_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -121,4 +122,68 @@ func TestStoppingCutsAResponseThatGoesOnForever(t *testing.T) {
 		t.Error("the body ended as if it were whole")
 	}
 	one.conn.End(true)
+}
+
+// What follows a part of a message would be read as the rest of it.
+func TestNothingFollowsAWriteThatFailed(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(*serve.TakenOver){"interrupted": (*serve.TakenOver).Interrupt, "too slow at the end": (*serve.TakenOver).LimitLast} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			nothingFollows(t, fail)
+		})
+	}
+}
+
+// nothingFollows makes a write fail of which the client has read nothing.
+func nothingFollows(t *testing.T, fail func(*serve.TakenOver)) {
+	t.Helper()
+	handler, all := takesOver(t)
+	url := rpctest.Serve(t, handler)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+	one := <-all
+	failed := make(chan error, 1)
+	go func() {
+		for message := strings.Repeat("x", 1<<20); ; {
+			if _, err := io.WriteString(one.conn, message); err != nil { // the client reads nothing
+				failed <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-failed:
+		t.Fatalf("a write to a slow reader: %v", err)
+	case <-time.After(time.Second):
+	}
+	fail(one.conn)
+	if err := rpctest.Within(t, 20*time.Second, "the write", failed); err == nil {
+		t.Error("the write did not fail")
+	}
+	body := make(chan error, 1)
+	go func() {
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err == nil {
+			var text []byte
+			text, err = io.ReadAll(response.Body)
+			if stray := strings.Trim(strings.TrimPrefix(string(text), "first "), "x"); stray != "" {
+				t.Errorf("the body has %q in a message", stray)
+			}
+		}
+		body <- err
+	}()
+	one.conn.LimitLast()
+	if _, err := io.WriteString(one.conn, "last"); err == nil {
+		t.Error("a write after one that failed: got nil, want an error")
+	}
+	one.conn.End(false)
+	if err := rpctest.Within(t, 5*time.Second, "the body", body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the body ended with %v, want that it is cut off", err)
+	}
+	rpctest.Within(t, 5*time.Second, "lost", one.lost)
 }
