@@ -98,3 +98,34 @@ func TestABodyThatStopsTimesOut(t *testing.T) {
 		return state.Addresses == 0 && state.Bytes == 0
 	})
 }
+
+// The answer to a stream waits for its body too, also if nobody reads that.
+func TestTheBodyOfAStreamTimesOut(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, options{served: true, limited: true})
+	call := "POST " + bffv1.AccountServiceWatchMeProcedure + " HTTP/1.1\r\nContent-Type: application/connect+json\r\n"
+	events := "GET /api/v1/me:watch HTTP/1.1\r\nContent-Type: application/json\r\n"
+	token := "Authorization: Bearer " + h.token(alice) + "\r\n"
+	for name, one := range map[string]struct{ begin, reason string }{
+		"a call that is refused":              {call, "TOKEN_MISSING"},
+		"server-sent events that are refused": {events, "TOKEN_MISSING"},
+		"a call":                              {call + token, "REQUEST_TOO_SLOW"},
+		"server-sent events":                  {events + token, "REQUEST_TOO_SLOW"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+			wantNoError(t, "dial", err)
+			defer conn.Close()
+			_, err = io.WriteString(conn, one.begin+"Host: localhost\r\nContent-Length: 100\r\n\r\n")
+			wantNoError(t, "send half a request", err)
+			wantNoError(t, "set a deadline", conn.SetReadDeadline(time.Now().Add(time.Minute)))
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			wantNoError(t, "read the answer", err)
+			body, _ := io.ReadAll(response.Body)
+			if !strings.Contains(string(body), one.reason) {
+				t.Errorf("%s %s, want %s", response.Status, body, one.reason)
+			}
+		})
+	}
+}

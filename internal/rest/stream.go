@@ -65,7 +65,8 @@ func (f *handler) serveStream(w http.ResponseWriter, r *http.Request, m *method)
 }
 
 // streamBody is the request in the envelope of a stream. It is built when it is read,
-// which is after the caller is authenticated.
+// which is after the caller is authenticated. It ends when the body of the request has, of
+// which nothing is used: the limit of its reading ends with it.
 type streamBody struct {
 	method  *method
 	request *http.Request
@@ -83,7 +84,13 @@ func (b *streamBody) Read(p []byte) (int, error) {
 		envelope := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) //nolint:gosec // the URL's length is bounded
 		b.reader = bytes.NewReader(append(envelope, message...))
 	}
-	return b.reader.Read(p)
+	n, err := b.reader.Read(p)
+	if err != nil && b.request.Body != nil {
+		if _, err := io.Copy(io.Discard, b.request.Body); err != nil {
+			return 0, err //nolint:wrapcheck // as a Reader
+		}
+	}
+	return n, err
 }
 
 // streamRequest returns the message of a request in JSON.

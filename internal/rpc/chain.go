@@ -140,7 +140,7 @@ func chain(config *ServerConfig, p *policy.Method, handler connect.ServerFunc) (
 		return nil, fmt.Errorf("%s: no interceptor authenticates the caller", p.Procedure)
 	}
 	if p.Streams() {
-		handler = cloneSent(handler)
+		handler = limitWrites(cloneSent(handler))
 	}
 	if p.Created != nil {
 		handler = setLocation(p, handler)

@@ -202,8 +202,7 @@ func (w *discardWriter) Header() http.Header         { return w.header }
 func (w *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
 func (w *discardWriter) WriteHeader(status int)      { w.status = status }
 
-// methodMux mounts the methods of a server. It removes the HTTP server's time limits from
-// streams, which would otherwise be cut off.
+// methodMux mounts the methods of a server. Streams have time limits of their own.
 type methodMux struct {
 	*Mux
 	of        *Server
@@ -217,7 +216,7 @@ func (m methodMux) Handle(pattern string, handler http.Handler) {
 		}
 		switch {
 		case p.Streams():
-			handler = continueStreams(serve.UntilStop(withoutTimeLimits(handler)))
+			handler = continueStreams(serve.UntilStop(limitStream(p, handler)))
 		case m.untilStop:
 			handler = serve.UntilStop(handler)
 		}
@@ -234,25 +233,6 @@ func (s *Server) unaryHandler(procedure string, connects http.Handler) http.Hand
 	return &unary.Handler{
 		Server: s.rpc, Spec: s.registered[i].Spec, Proto: connectproto.NewBinaryCodec(), JSON: newJSONCodec(),
 		MaxBytes: MaxMessageBytes, CompressMinBytes: s.compressMinBytes, Other: connects,
-	}
-}
-
-func withoutTimeLimits(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		control := http.NewResponseController(w)
-		_ = control.SetReadDeadline(time.Time{})
-		_ = control.SetWriteDeadline(time.Time{})
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), writesKey{}, control)))
-	})
-}
-
-type writesKey struct{}
-
-// InterruptWrites ends the writes of the stream that ctx belongs to with an error, now and
-// from now on: also one that waits for a reader. Call it only before the method returns.
-func InterruptWrites(ctx context.Context) {
-	if control, ok := ctx.Value(writesKey{}).(*http.ResponseController); ok {
-		_ = control.SetWriteDeadline(time.Now())
 	}
 }
 
