@@ -20,7 +20,8 @@ type Stream interface {
 	Start(Transport)
 	// Stop asks the stream to end, because the server stops.
 	Stop()
-	// Lost ends the stream, because its client has gone.
+	// Lost ends the stream, because its client has gone: perhaps before Start, and perhaps
+	// when it has ended.
 	Lost()
 }
 

@@ -58,8 +58,8 @@ func takeOver(w http.ResponseWriter, r *http.Request, offer *continuation.Offer)
 	if converter, ok := w.(Converter); ok {
 		transport.out = converter.Convert(connection)
 	}
+	connection.Watch(stream.Lost) // before the stream can end, with which the server stops waiting
 	stream.Start(transport)
-	connection.Watch(stream.Lost)
 }
 
 func canTakeOver(w http.ResponseWriter) bool {
@@ -129,14 +129,18 @@ func (t *enveloped) Interrupt() {
 // End implements [continuation.Transport].
 func (t *enveloped) End(err error) {
 	public := publicError(context.Background(), err)
-	if t.connection != nil {
-		gone := public.Code() == connect.CodeCanceled
-		if !gone {
-			_, _ = t.out.Write(t.lastEnvelope(public))
-		}
-		t.connection.End(gone)
+	if t.connection == nil {
+		t.offer.End(public)
+		return
 	}
-	t.offer.End(public)
+	gone := public.Code() == connect.CodeCanceled
+	// The server waits for it, and the process may end then: after the call is logged.
+	defer t.connection.End(gone)
+	defer t.offer.End(public)
+	if !gone {
+		t.connection.LimitLast()
+		_, _ = t.out.Write(t.lastEnvelope(public))
+	}
 }
 
 const trailersFlag = 0x80 // of gRPC-Web

@@ -63,8 +63,8 @@ func TakeOver(w http.ResponseWriter, r *http.Request, stop func()) (*TakenOver, 
 // its request is none of a well-behaved one's.
 const mostUnread = 1 << 10
 
-// Watch calls lost when the client closes the connection. One that sends more is not read any
-// further: the next write notices that it has gone.
+// Watch calls lost when the client closes the connection, or End does; call it before End.
+// A client that sends more is not read any further: the next write notices that it has gone.
 func (t *TakenOver) Watch(lost func()) {
 	conn := t.conn
 	t.owner.readers.Go(func() {

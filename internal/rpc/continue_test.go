@@ -1,0 +1,140 @@
+package rpc_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"gatehouse/internal/continuation"
+	"gatehouse/internal/fault"
+	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
+)
+
+// continuing is a stream that continues; start says what it does then.
+type continuing struct {
+	start      func(continuation.Transport)
+	stop, lost chan error
+}
+
+func (c continuing) Start(transport continuation.Transport) { c.start(transport) }
+func (c continuing) Stop()                                  { close(c.stop) }
+func (c continuing) Lost()                                  { close(c.lost) }
+
+// slowLog is a log that takes its time for the line of a call.
+type slowLog struct{ writing, written chan error }
+
+func (l slowLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("reason=GONE")) {
+		close(l.writing)
+		<-l.written
+	}
+	return len(p), nil
+}
+
+// continued serves a method whose streams continue as stream says, and opens one over
+// HTTP/1 of which nothing is read.
+func continued(t *testing.T, log io.Writer, stream continuing) (conn net.Conn, stop context.CancelFunc, stopped <-chan error) {
+	t.Helper()
+	spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeServer)
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.NewTextHandler(log, nil))}, func(server *connect.Server) {
+		server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, calls connect.ServerStream) error {
+			if err := calls.Receive(&wrapperspb.StringValue{}); err != nil {
+				return err
+			}
+			offer := continuation.Accept(ctx)
+			if err := calls.Send(&wrapperspb.StringValue{Value: "first"}); err != nil {
+				return err
+			}
+			offer.Continue(stream)
+			return nil
+		}})
+	})
+	url, stop, stopped := rpctest.ServeStoppable(t, server.Mux(rpctest.IsReady))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: here\r\nContent-Type: application/connect+proto\r\nAuthorization: Bearer %s\r\nContent-Length: 5\r\n\r\n%s",
+		spec.Procedure, rpctest.InternalToken(t, rpctest.BFFToUsers), binary.BigEndian.AppendUint32([]byte{0}, 0))
+	return conn, stop, stopped
+}
+
+func body(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Errorf("the body %q ended with %v", text, err)
+	}
+	return string(text)
+}
+
+// The process may end as soon as the server has stopped.
+func TestAServerStopsAfterItsContinuedStreamsAreLoggedAndTheirClientsAreLeft(t *testing.T) {
+	t.Parallel()
+	began, proceed := make(chan error), make(chan struct{})
+	ended := make(chan error)
+	stream := continuing{stop: make(chan error), lost: make(chan error), start: func(transport continuation.Transport) {
+		close(began)
+		<-proceed
+		transport.End(fault.New(connect.CodeAborted, "GONE", "Begin again."))
+		<-ended // the handler still runs
+	}}
+	log := slowLog{make(chan error), make(chan error)}
+	conn, stop, stopped := continued(t, log, stream)
+	rpctest.Within(t, 20*time.Second, "Start", began)
+	stop()
+	rpctest.Within(t, 20*time.Second, "Stop", stream.stop)
+	close(proceed)
+	rpctest.Within(t, 20*time.Second, "the log", log.writing)
+	select {
+	case <-stopped:
+		t.Error("the server does not wait until the call is logged")
+	case <-time.After(time.Second):
+	}
+	close(log.written)
+	if err := rpctest.Within(t, 20*time.Second, "Serve", stopped); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
+	select {
+	case <-stream.lost:
+	default:
+		t.Error("the server has stopped, and still reads from the client")
+	}
+	close(ended)
+	if got := body(t, conn); !strings.Contains(got, "first") || !strings.Contains(got, "GONE") {
+		t.Errorf("the client got %q, want a message and GONE", got)
+	}
+}
+
+func TestTheEndOfAContinuedStreamDoesNotWaitForItsReader(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error)
+	stream := continuing{stop: make(chan error), lost: make(chan error), start: func(transport continuation.Transport) {
+		go func() {
+			defer close(ended)
+			// More than the buffers of both ends hold, and nobody reads.
+			transport.End(fault.New(connect.CodeAborted, "GONE", strings.Repeat("Begin again. ", 2<<20)))
+		}()
+	}}
+	continued(t, io.Discard, stream)
+	rpctest.Within(t, 20*time.Second, "End", ended)
+	rpctest.Within(t, 20*time.Second, "Lost", stream.lost)
+}
