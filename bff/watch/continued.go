@@ -24,11 +24,7 @@ func (c continued) Start(transport continuation.Transport) {
 }
 
 // Stop implements [continuation.Stream].
-func (c continued) Stop() {
-	c.hub.mu.Lock()
-	defer c.hub.mu.Unlock()
-	c.stream.end(rpc.Stopping(retryDelay()))
-}
+func (c continued) Stop() { c.hub.stop(c.stream) }
 
 // Lost implements [continuation.Stream].
 func (c continued) Lost() {
@@ -38,29 +34,33 @@ func (c continued) Lost() {
 	c.stream.signal()
 }
 
-// sendDue sends the events that are due. It is the only one to run until there are none.
+// sendDue sends the events that are due, and ends the stream if it must. It is the only one
+// to run until there are none.
 func (c continued) sendDue(transport continuation.Transport) {
-	for {
-		event, due, lost := c.next()
-		if !due && !lost {
-			return
-		}
-		err := error(context.Canceled)
-		if !lost {
-			err = transport.Send(c.stream.message(event))
-			c.hub.sent(c.stream)
-		}
-		switch {
-		case event.Ended != nil:
-			err = event.Ended
-		case err != nil:
-			err = c.hub.reason(c.stream, err)
-		default:
-			continue
-		}
+	if err := rpc.Recovering(func() error { return c.sendUntilEnd(transport) }); err != nil {
 		c.hub.leave(c.stream)
 		transport.End(err)
-		return
+	}
+}
+
+// sendUntilEnd returns why the stream ends; nil if it does not.
+func (c continued) sendUntilEnd(transport continuation.Transport) error {
+	for {
+		event, due, lost := c.next()
+		switch {
+		case lost:
+			return c.hub.reason(c.stream, context.Canceled)
+		case !due:
+			return nil
+		}
+		err := transport.Send(c.stream.message(event))
+		c.hub.sent(c.stream)
+		if event.Ended != nil {
+			return event.Ended
+		}
+		if err != nil {
+			return c.hub.reason(c.stream, err)
+		}
 	}
 }
 

@@ -164,9 +164,15 @@ func (h *Hub) watch(ctx context.Context, s *stream, cursor string, send func(Eve
 		return err
 	}
 	var offer *continuation.Offer
-	if s.message != nil {
+	// Nothing would end it with the caller's own deadline.
+	if _, limited := ctx.Deadline(); s.message != nil && !limited {
 		offer = continuation.Accept(ctx)
 	}
+	defer context.AfterFunc(ctx, func() { // also while it sends
+		if errors.Is(context.Cause(ctx), serve.ErrStopping) {
+			h.stop(s)
+		}
+	})()
 	for {
 		event, due := h.take(s)
 		if due {
@@ -191,11 +197,16 @@ func (h *Hub) watch(ctx context.Context, s *stream, cursor string, send func(Eve
 			if !errors.Is(context.Cause(ctx), serve.ErrStopping) {
 				return ctx.Err()
 			}
-			h.mu.Lock()
-			s.end(rpc.Stopping(retryDelay()))
-			h.mu.Unlock()
+			h.stop(s)
 		}
 	}
+}
+
+// stop ends a stream because the server stops.
+func (h *Hub) stop(s *stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.end(rpc.Stopping(retryDelay()))
 }
 
 // reason returns why a stream that could not send has ended.

@@ -163,12 +163,21 @@ type errPanic struct {
 func (e errPanic) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
 func callRecovering(ctx context.Context, spec connect.Spec, stream connect.ServerStream, next connect.ServerFunc) (err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			err = errPanic{value: value, stack: debug.Stack()}
-		}
-	}()
+	defer recoverInto(&err)
 	return next(ctx, spec, stream)
+}
+
+// Recovering calls f. If f panics, it returns an error that is an internal one for the
+// caller, and has the panic and the stack in the log.
+func Recovering(f func() error) (err error) {
+	defer recoverInto(&err)
+	return f()
+}
+
+func recoverInto(err *error) {
+	if value := recover(); value != nil {
+		*err = errPanic{value: value, stack: debug.Stack()}
+	}
 }
 
 // callLog writes one log line for each call.

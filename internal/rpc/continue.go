@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -28,7 +29,7 @@ type Converter interface {
 // continueStreams offers streams to continue after their methods have returned (package
 // continuation): those over HTTP/1, whose connection is theirs alone. Of the chain, the log
 // and the metrics know when such a stream has ended; a span ends when the method returns.
-func continueStreams(next http.Handler) http.Handler {
+func continueStreams(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 1 || !canTakeOver(w) || strings.HasPrefix(contentType(r), "application/grpc") && !strings.HasPrefix(contentType(r), "application/grpc-web") {
 			next.ServeHTTP(w, r)
@@ -37,28 +38,28 @@ func continueStreams(next http.Handler) http.Handler {
 		offer := &continuation.Offer{Accepted: func() { w.Header().Set("Connection", "close") }}
 		next.ServeHTTP(&continuingWriter{w, offer}, r.WithContext(continuation.With(r.Context(), offer)))
 		if offer.Stream() != nil {
-			takeOver(w, r, offer)
+			takeOver(w, r, offer, panicLog{logger, r.URL.Path})
 		}
 	})
 }
 
 // takeOver lets a stream continue over its connection.
-func takeOver(w http.ResponseWriter, r *http.Request, offer *continuation.Offer) {
+func takeOver(w http.ResponseWriter, r *http.Request, offer *continuation.Offer, panics panicLog) {
 	stream := offer.Stream()
 	connection, err := serve.TakeOver(w, r, stream.Stop)
 	if err != nil { // the client has gone
-		stream.Start(&enveloped{offer: offer, out: failingWriter{err}})
+		stream.Start(&enveloped{offer: offer, panics: panics, out: failingWriter{err}})
 		stream.Lost()
 		return
 	}
-	transport := &enveloped{offer: offer, connection: connection, out: connection, contentType: contentType(r), codec: connectproto.NewBinaryCodec()}
+	transport := &enveloped{offer: offer, panics: panics, connection: connection, out: connection, contentType: contentType(r), codec: connectproto.NewBinaryCodec()}
 	if strings.HasSuffix(transport.contentType, "+json") {
 		transport.codec = newJSONCodec()
 	}
 	if converter, ok := w.(Converter); ok {
 		transport.out = converter.Convert(connection)
 	}
-	connection.Watch(stream.Lost) // before the stream can end, with which the server stops waiting
+	connection.Watch(func() { panics.recovering(stream.Lost) }) // before the stream can end, with which the server stops waiting
 	stream.Start(transport)
 }
 
@@ -97,6 +98,7 @@ func (w *continuingWriter) Flush() { _ = http.NewResponseController(w.ResponseWr
 // and gRPC-Web have in common.
 type enveloped struct {
 	offer       *continuation.Offer
+	panics      panicLog
 	connection  *serve.TakenOver // nil if it could not be taken over
 	out         io.Writer
 	contentType string
@@ -127,7 +129,9 @@ func (t *enveloped) Interrupt() {
 }
 
 // End implements [continuation.Transport].
-func (t *enveloped) End(err error) {
+func (t *enveloped) End(err error) { t.panics.recovering(func() { t.end(err) }) }
+
+func (t *enveloped) end(err error) {
 	public := publicError(context.Background(), err)
 	if t.connection == nil {
 		t.offer.End(public)
@@ -140,6 +144,18 @@ func (t *enveloped) End(err error) {
 	if !gone {
 		t.connection.LimitLast()
 		_, _ = t.out.Write(t.lastEnvelope(public))
+	}
+}
+
+// panicLog logs panics of a stream that has continued, for which no interceptor looks.
+type panicLog struct {
+	logger *slog.Logger
+	method string
+}
+
+func (l panicLog) recovering(f func()) {
+	if err := Recovering(func() error { f(); return nil }); err != nil {
+		l.logger.LogAttrs(context.Background(), slog.LevelError, "stream panicked after its method", slog.String("method", l.method), slog.String("cause", err.Error()))
 	}
 }
 

@@ -27,11 +27,13 @@ import (
 type continuing struct {
 	start      func(continuation.Transport)
 	stop, lost chan error
+	end        func(error) // as an interceptor's; nil for none
 }
 
 func (c continuing) Start(transport continuation.Transport) { c.start(transport) }
 func (c continuing) Stop()                                  { close(c.stop) }
 func (c continuing) Lost()                                  { close(c.lost) }
+func (c continuing) onEnd() func(error)                     { return c.end }
 
 // slowLog is a log that takes its time for the line of a call.
 type slowLog struct{ writing, written chan error }
@@ -46,7 +48,10 @@ func (l slowLog) Write(p []byte) (int, error) {
 
 // continued serves a method whose streams continue as stream says, and opens one over
 // HTTP/1 of which nothing is read.
-func continued(t *testing.T, log io.Writer, stream continuing) (conn net.Conn, stop context.CancelFunc, stopped <-chan error) {
+func continued(t *testing.T, log io.Writer, stream interface {
+	continuation.Stream
+	onEnd() func(error)
+}) (conn net.Conn, stop context.CancelFunc, stopped <-chan error) {
 	t.Helper()
 	spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeServer)
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.NewTextHandler(log, nil))}, func(server *connect.Server) {
@@ -57,6 +62,9 @@ func continued(t *testing.T, log io.Writer, stream continuing) (conn net.Conn, s
 			offer := continuation.Accept(ctx)
 			if err := calls.Send(&wrapperspb.StringValue{Value: "first"}); err != nil {
 				return err
+			}
+			if end := stream.onEnd(); end != nil {
+				continuation.OnEnd(ctx, end)
 			}
 			offer.Continue(stream)
 			return nil
@@ -138,3 +146,44 @@ func TestTheEndOfAContinuedStreamDoesNotWaitForItsReader(t *testing.T) {
 	rpctest.Within(t, 20*time.Second, "End", ended)
 	rpctest.Within(t, 20*time.Second, "Lost", stream.lost)
 }
+
+// countingLog counts panics in the log.
+type countingLog struct{ panics chan string }
+
+func (l countingLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("panic: s3cret")) && bytes.Contains(p, []byte("continue_test.go")) {
+		l.panics <- string(p)
+	}
+	return len(p), nil
+}
+
+func TestAPanicAfterTheMethodIsLogged(t *testing.T) {
+	t.Parallel()
+	log := countingLog{make(chan string, 10)}
+	ended := make(chan error)
+	stream := lostPanics{continuing{end: func(error) { panic("s3cret") }, start: func(transport continuation.Transport) {
+		go func() {
+			defer close(ended)
+			transport.End(fault.New(connect.CodeAborted, "GONE", "Begin again."))
+		}()
+	}}}
+	conn, _, _ := continued(t, log, stream)
+	rpctest.Within(t, 20*time.Second, "End", ended)
+	if got := body(t, conn); !strings.Contains(got, "GONE") {
+		t.Errorf("the client got %q, want GONE", got)
+	}
+	for range 2 { // of the end of the call, and of the reader
+		select {
+		case line := <-log.panics:
+			if !strings.Contains(line, "stream panicked after its method") {
+				t.Errorf("the log says %s", line)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a panic is not in the log")
+		}
+	}
+}
+
+type lostPanics struct{ continuing }
+
+func (lostPanics) Lost() { panic("s3cret") }

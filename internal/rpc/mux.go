@@ -216,7 +216,7 @@ func (m methodMux) Handle(pattern string, handler http.Handler) {
 		}
 		switch {
 		case p.Streams():
-			handler = continueStreams(serve.UntilStop(limitStream(p, handler)))
+			handler = continueStreams(m.of.logger, serve.UntilStop(limitStream(p, handler)))
 		case m.untilStop:
 			handler = serve.UntilStop(handler)
 		}
