@@ -36,8 +36,10 @@ const (
 	checkInterval = time.Second
 	// aliveInterval is how long a stream sends nothing before it sends that it is alive.
 	aliveInterval = 15 * time.Second
-	// writeTimeout is how long a write to a reader may take.
+	// writeTimeout is how long a write to a reader may take, and endTimeout how much longer
+	// it may once the stream must end.
 	writeTimeout = 20 * time.Second
+	endTimeout   = 2 * time.Second
 )
 
 // Recorder records calls while somebody watches.
@@ -123,15 +125,14 @@ func (r *Recorder) Watch(ctx context.Context, who *access.Principal, stream Stre
 	}
 	defer r.leave(w)
 	send := func(message *bffv1.WatchTracesResponse) error {
-		interrupted := make(chan struct{})
-		timer := time.AfterFunc(writeTimeout, func() {
-			defer close(interrupted)
-			rpc.InterruptWrites(ctx)
-		})
+		sent, watched := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(watched)
+			r.limitSend(ctx, who, sent, func() { rpc.InterruptWrites(ctx) })
+		}()
 		err := stream.Send(message)
-		if !timer.Stop() {
-			<-interrupted // not after the method has returned
-		}
+		close(sent)
+		<-watched // it interrupts nothing after the method has returned
 		return err
 	}
 	if err := send(&bffv1.WatchTracesResponse{}); err != nil { // recording has begun
@@ -169,6 +170,34 @@ func (r *Recorder) Watch(ctx context.Context, who *access.Principal, stream Stre
 			}
 		}
 		sent = time.Now()
+	}
+}
+
+// limitSend interrupts a write, unless it is sent in time.
+func (r *Recorder) limitSend(ctx context.Context, who *access.Principal, sent <-chan struct{}, interrupt func()) {
+	limit := time.After(writeTimeout)
+	check := time.NewTicker(checkInterval)
+	defer check.Stop()
+	done := ctx.Done()
+	for ending := (<-chan time.Time)(nil); ; {
+		must := false
+		select {
+		case <-sent:
+			return
+		case <-limit:
+			interrupt()
+			return
+		case <-ending:
+			interrupt()
+			return
+		case <-done:
+			done, must = nil, true
+		case <-check.C:
+			must = r.ended(who) != nil
+		}
+		if must && ending == nil {
+			ending = time.After(endTimeout)
+		}
 	}
 }
 

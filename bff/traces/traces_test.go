@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -134,6 +135,40 @@ func TestAStreamEndsWithItsSessionWhenMoreIsWaiting(t *testing.T) {
 	err := r.Watch(t.Context(), &access.Principal{UserID: "ada", Expire: time.Now().Add(time.Hour)}, stream)
 	if !errors.Is(err, accesstoken.ErrSessionEnded) || stream.sent != 2 {
 		t.Errorf("got %v after %d messages, want SESSION_ENDED after 2", err, stream.sent)
+	}
+}
+
+func TestAWriteOfAStreamThatMustEndIsInterruptedSoon(t *testing.T) {
+	for name, want := range map[string]time.Duration{"no reason": writeTimeout, "the server stops": time.Second + endTimeout, "revoked": time.Second + endTimeout, "expired": time.Second + endTimeout} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				begun := time.Now()
+				who := &access.Principal{UserID: "ada", Expire: begun.Add(time.Hour)}
+				if name == "expired" {
+					who.Expire = begun.Add(time.Second)
+				}
+				r := &Recorder{Known: func(*access.Principal) error {
+					if name == "revoked" && time.Since(begun) >= time.Second {
+						return accesstoken.ErrSessionEnded
+					}
+					return nil
+				}}
+				if name == "the server stops" {
+					time.AfterFunc(time.Second, cancel)
+				}
+				interrupted := 0
+				r.limitSend(ctx, who, nil, func() { interrupted++ }) // it is never sent
+				if took := time.Since(begun); interrupted != 1 || took < want || took > want+checkInterval {
+					t.Errorf("the write was interrupted %d times after %v, want once after %v", interrupted, took, want)
+				}
+				sent := make(chan struct{})
+				close(sent)
+				who.Expire = time.Now().Add(time.Hour)
+				r.limitSend(t.Context(), who, sent, func() { t.Error("a write that is sent is interrupted") })
+			})
+		})
 	}
 }
 
