@@ -18,14 +18,15 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// limitedWrites records whether each write of a response has a limit. The HTTP server has
-// set one before.
+// limitedWrites records whether each write of a response has a limit, and whether reading
+// has. The HTTP server has set both before.
 type limitedWrites struct {
 	http.ResponseWriter
 
 	mu        sync.Mutex
 	unlimited bool
 	writes    []string
+	reads     bool // without a limit
 }
 
 func (w *limitedWrites) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -35,6 +36,13 @@ func (w *limitedWrites) SetWriteDeadline(at time.Time) error {
 	w.unlimited = at.IsZero()
 	w.mu.Unlock()
 	return http.NewResponseController(w.ResponseWriter).SetWriteDeadline(at)
+}
+
+func (w *limitedWrites) SetReadDeadline(at time.Time) error {
+	w.mu.Lock()
+	w.reads = at.IsZero()
+	w.mu.Unlock()
+	return http.NewResponseController(w.ResponseWriter).SetReadDeadline(at)
 }
 
 func (w *limitedWrites) Write(p []byte) (int, error) {
@@ -74,10 +82,12 @@ func TestOnlyAMethodThatStreamsWritesWithoutALimit(t *testing.T) {
 	for name, test := range map[string]struct {
 		token, body, reason string
 		want                []string
+		read                bool // the whole body
 	}{
-		"refused":    {"none", "", "INTERNAL_TOKEN", []string{"limited"}},
-		"unreadable": {rpctest.InternalToken(t, rpctest.BFFToUsers), "x", "invalid_argument", nil},
-		"ended":      {rpctest.InternalToken(t, rpctest.BFFToUsers), "", "GONE", []string{"unlimited", "limited"}},
+		"refused":    {"none", "", "INTERNAL_TOKEN", []string{"limited"}, false},
+		"unreadable": {rpctest.InternalToken(t, rpctest.BFFToUsers), "x", "invalid_argument", nil, true},
+		"ended":      {rpctest.InternalToken(t, rpctest.BFFToUsers), "", "GONE", []string{"unlimited", "limited"}, true},
+		"chunked":    {rpctest.InternalToken(t, rpctest.BFFToUsers), "", "GONE", []string{"unlimited", "limited"}, true},
 	} {
 		body := test.body
 		if body == "" {
@@ -86,6 +96,9 @@ func TestOnlyAMethodThatStreamsWritesWithoutALimit(t *testing.T) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+spec.Procedure, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if name == "chunked" {
+			request.ContentLength = -1
 		}
 		request.Header.Set("Content-Type", "application/connect+proto")
 		request.Header.Set("Authorization", "Bearer "+test.token)
@@ -96,6 +109,9 @@ func TestOnlyAMethodThatStreamsWritesWithoutALimit(t *testing.T) {
 		got := <-responses
 		if last := len(got.writes) - 1; last < 0 || got.writes[last] != "limited" || test.want != nil && !slices.Equal(got.writes, test.want) {
 			t.Errorf("%s: the writes were %q, want %q, and the last limited", name, got.writes, test.want)
+		}
+		if got.reads != test.read {
+			t.Errorf("%s: the limit of reading has ended: %v, want %v", name, got.reads, test.read)
 		}
 	}
 }
