@@ -92,3 +92,40 @@ func TestAConnectionWithACallIsNotClosedForAnother(t *testing.T) {
 		})
 	}
 }
+
+// net/http closes the writing side first, so that a client that still sends gets its answer.
+func TestALimitedConnectionClosesItsWritingSideAlone(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	limited := serve.LimitConns(listener, serve.ConnLimits{Total: 1})
+	defer limited.Close()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := limited.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		t.Fatal("the connection cannot close its writing side")
+	}
+	if err := half.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // the bare one
+		t.Errorf("the client reads %v, want the end", err)
+	}
+	if _, err := io.WriteString(client, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("after it the server reads %d bytes, %v, want one", n, err)
+	}
+}
