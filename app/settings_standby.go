@@ -51,6 +51,9 @@ func (s *settings) standbyOf(service string) standby {
 func (s standby) setting() string { return strings.ToUpper(s.service) + "_READ_DATABASE_URL" }
 
 func (s standby) check(c *checks) {
+	if s.url == "" { // which pgx would read as the variables PG*
+		return
+	}
 	checkDatabaseURL(c.problems, s.setting(), s.url, false)
 	if _, err := database.ParseConfig(s.url); err != nil {
 		c.add(s.setting(), "can't be parsed as a Postgres URL", urlFix)

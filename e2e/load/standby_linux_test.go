@@ -96,13 +96,20 @@ func TestAReadIsNeverOlderThanASecondWithALaggingStandby(t *testing.T) {
 			}
 		}
 	})
-	r.run(seed, workers, steps)
+	enough := func(answered map[string]int64) bool {
+		return answered["standby"] >= 100 && answered["primary_behind"] >= 100
+	}
+	for round := range uint64(10) { // a fast machine keeps more answers in the cache
+		if r.run(seed+round, workers, steps); t.Failed() || enough(r.answered()) {
+			break
+		}
+	}
 	close(stop)
 	lagging.Wait()
 	answered := r.answered()
 	t.Logf("%d reads, of which these were not cached: %v; %d calls were refused; the oldest answer was replaced %s before it was asked for",
 		r.reads.Load(), answered, r.skipped.Load(), time.Duration(r.oldest.Load()))
-	if answered["standby"] < 100 || answered["primary_behind"] < 100 {
+	if !enough(answered) {
 		t.Errorf("the reads were answered by %v: want at least 100 by the standby and 100 for which it was behind", answered)
 	}
 }

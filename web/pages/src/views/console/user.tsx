@@ -72,7 +72,7 @@ function Profile({ user, changed }: { user: User; changed: (user: User | undefin
       <DescriptionList
         items={[
           [t("field.name"), [user.firstName, user.lastName].filter(Boolean).join(" ") || none],
-          [t("field.email"), user.emailVerified ? <Badge kind="success">{t("overview.verified")}</Badge> : <Badge kind="warning">{t("users.unverified")}</Badge>],
+          [t("field.email"), <>{user.email} {user.emailVerified ? <Badge kind="success">{t("overview.verified")}</Badge> : <Badge kind="warning">{t("users.unverified")}</Badge>}</>],
           [t("users.column.roles"), user.roles.length > 0 ? user.roles.map((role) => <Badge key={role}>{role}</Badge>) : none],
           [t("ui.language"), user.locale || none],
           [t("users.column.created"), <Timestamp key="created" time={user.createTime} />],
