@@ -49,8 +49,8 @@ const (
 	ORDER BY id DESC LIMIT @limit`
 
 	// first is the least id of a page. An event that is older than the retention may exist
-	// until its table is dropped, but is not listed.
-	first = `greatest(@from::uuid, (lpad(to_hex(floor(extract(epoch FROM now() - greatest(@life::interval, '30 days')) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid)`
+	// until its table is dropped, but is not listed. Before the epoch an id has no time.
+	first = `greatest(@from::uuid, (lpad(to_hex(floor(extract(epoch FROM greatest(now() - greatest(@life::interval, '30 days'), 'epoch'::timestamptz)) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid)`
 
 	auditColumns = `e.id, e.create_time, e.event, e.outcome, e.reason, coalesce(e.account_id::text, ''), coalesce(e.actor_id::text, ''),
 		coalesce(e.session_id::text, ''), e.ip_address, e.user_agent, e.request_id, e.count, e.changed, coalesce(e.target_id::text, '')`
