@@ -179,3 +179,31 @@ func TestAuditPagesReadFewBlocksOfEachClosedTable(t *testing.T) {
 		}
 	}
 }
+
+// The copy of an event of users that an older binary stored again after its table was closed
+// is listed once.
+func TestAnEventInTwoTablesIsListedOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	ada, _ := h.signUp(t, "ada@example.com")
+	h.exec(t, "DELETE FROM auth.audit_events")
+	var events []happened
+	for _, days := range []int{3, 2, 1} {
+		at := time.Now().AddDate(0, 0, -days)
+		events = append(events, happened{idAt(at), at, "attributes.change", "succeeded", ada.GetId(), ada.GetId()})
+	}
+	first := time.Now().AddDate(0, 0, -32)
+	h.happen(t, append(events, happened{idAt(first), first, "attributes.change", "succeeded", ada.GetId(), ada.GetId()}))
+	h.closeAs(t, "audit_events_past")
+	h.happen(t, events[:1])
+	for _, req := range []*authv1.ListAuditEventsRequest{
+		{}, {AccountId: ada.GetId()}, {ActorId: ada.GetId()}, {AccountId: ada.GetId(), ActorId: ada.GetId()}, {Event: "attributes."}, {Outcome: "succeeded"},
+	} {
+		for size := range int32(5) {
+			req.PageSize = size + 1
+			if got := h.walk(t, req); len(got) != 4 || len(slices.Compact(got)) != 4 {
+				t.Errorf("%v lists %q, want 4 events, each once", req, got)
+			}
+		}
+	}
+}
