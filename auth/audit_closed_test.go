@@ -3,6 +3,7 @@ package auth_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,38 @@ func TestEventsOlderThanTheRetentionAreShownToNobody(t *testing.T) {
 	}
 	if !slices.Equal(exported, want) {
 		t.Errorf("the export has %q, want %q", exported, want)
+	}
+}
+
+// A retention that reaches before the first time of an id hides nothing.
+func TestEventsAreShownWithARetentionOfACentury(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *auth.Config) { c.AuditLife = 100 * 365 * 24 * time.Hour })
+	at := time.Now().AddDate(0, 0, -400)
+	h.happen(t, []happened{{idAt(at), at, "session.logout", "succeeded", "", ""}})
+	h.closeAs(t, "audit_events_past")
+	if err := h.service.PruneForTest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, req := range []*authv1.ListAuditEventsRequest{{}, {Event: "session."}} {
+		if got := h.walk(t, req); len(got) != 1 {
+			t.Errorf("%v lists %q, want the event", req, got)
+		}
+	}
+}
+
+// What cannot be pruned from the audit log keeps nothing else.
+func TestTheJanitorGoesOnAfterAFailure(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.signUp(t, "ada@example.com")
+	h.exec(t, "UPDATE auth.sessions SET revoke_time = now() - interval '1 year', revoke_reason = 'logout'")
+	h.exec(t, "DROP FUNCTION auth.prune_audit(interval)")
+	if err := h.service.PruneForTest(t.Context()); err == nil || !strings.Contains(err.Error(), "prune the audit") {
+		t.Errorf("Prune: %v, want the error of the audit log", err)
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.sessions"); n != 0 {
+		t.Errorf("%d sessions are left, want none", n)
 	}
 }
 
@@ -142,6 +175,34 @@ func TestAuditPagesReadFewBlocksOfEachClosedTable(t *testing.T) {
 				if plan.Reads("Seq Scan") || plan.Rows() > 1500 || plan.Blocks() > 250*(months+1) {
 					t.Errorf("%v reads %d rows and %d blocks by\n%s\n%s", req, plan.Rows(), plan.Blocks(), statement.SQL, plan)
 				}
+			}
+		}
+	}
+}
+
+// The copy of an event of users that an older binary stored again after its table was closed
+// is listed once.
+func TestAnEventInTwoTablesIsListedOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	ada, _ := h.signUp(t, "ada@example.com")
+	h.exec(t, "DELETE FROM auth.audit_events")
+	var events []happened
+	for _, days := range []int{3, 2, 1} {
+		at := time.Now().AddDate(0, 0, -days)
+		events = append(events, happened{idAt(at), at, "attributes.change", "succeeded", ada.GetId(), ada.GetId()})
+	}
+	first := time.Now().AddDate(0, 0, -32)
+	h.happen(t, append(events, happened{idAt(first), first, "attributes.change", "succeeded", ada.GetId(), ada.GetId()}))
+	h.closeAs(t, "audit_events_past")
+	h.happen(t, events[:1])
+	for _, req := range []*authv1.ListAuditEventsRequest{
+		{}, {AccountId: ada.GetId()}, {ActorId: ada.GetId()}, {AccountId: ada.GetId(), ActorId: ada.GetId()}, {Event: "attributes."}, {Outcome: "succeeded"},
+	} {
+		for size := range int32(5) {
+			req.PageSize = size + 1
+			if got := h.walk(t, req); len(got) != 4 || len(slices.Compact(got)) != 4 {
+				t.Errorf("%v lists %q, want 4 events, each once", req, got)
 			}
 		}
 	}

@@ -32,12 +32,13 @@ type accountService struct {
 
 // GetMe implements bffv1.AccountServiceHandler.
 func (s *accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
-	id := caller(ctx).UserID
+	who := caller(ctx)
+	id := who.UserID
 	c := compose.New(ctx, fromBackend)
 	// The account's security facts include the number of sessions.
 	account := compose.Required(c, "account", readLimit, cachedPart(s.cache, "account", id, []string{"account", "sessions"}, s.account(id)))
 	profile := compose.Required(c, "profile", readLimit, cachedPart(s.cache, "profile", id, []string{"profile"}, s.profileAfter(id)))
-	sessions := compose.Optional(c, "sessions", readLimit, cachedPart(s.cache, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
+	sessions := compose.Optional(c, "sessions", readLimit, cachedPart(s.cache, "sessions", id, []string{"sessions"}, s.ownSessions(who)))
 	fill := s.parts.add(c, s.cache, id)
 	if err := c.Wait(); err != nil {
 		return nil, err
@@ -106,7 +107,7 @@ func (s *accountService) DeleteMe(ctx context.Context, _ *bffv1.DeleteMeRequest)
 
 // ListSessions implements bffv1.AccountServiceHandler.
 func (s *accountService) ListSessions(ctx context.Context, _ *bffv1.ListSessionsRequest) (*bffv1.ListSessionsResponse, error) {
-	response, err := callService(ctx, readLimit, s.liveSessions(caller(ctx).UserID))
+	response, err := callService(ctx, readLimit, s.ownSessions(caller(ctx)))
 	if err != nil {
 		return nil, err
 	}

@@ -160,6 +160,7 @@ func (s *authService) ResetPassword(ctx context.Context, req *bffv1.ResetPasswor
 func (s *authService) signedIn(ctx context.Context, account *authv1.Account, tokens *authv1.Tokens, deviceToken string) (*bffv1.SignedIn, []*bffv1.PartError) {
 	noStore(ctx)
 	rpc.CallFrom(ctx).Principal = "user:" + account.GetId()
+	s.cache.InvalidateWritten("account/"+account.GetId(), "sessions/"+account.GetId())
 	user, missing := s.withProfile(ctx, account)
 	public, device := s.handOver(ctx, tokens, deviceToken)
 	return &bffv1.SignedIn{User: user, Tokens: public, DeviceToken: device}, missing

@@ -36,9 +36,10 @@ const sessionsKind = "sessions"
 // or user agent changes.
 const maxSessionsTTL = 10 * time.Second
 
-// newSession is how long the sessions of a caller are read from the primary: the list must
-// have the caller's own session, which another gateway may just have begun. It allows for
-// the difference of clocks.
+// newSession is how long after a sign-in the account and sessions of a caller are read from
+// the primary: another gateway may just have begun the session. It allows for the difference
+// of clocks. A sign-in at a provider, or with a slow second factor, is older than its
+// session: see ownSessions.
 const newSession = time.Minute
 
 // partCache is the cache, and which parts of answers it may hold.

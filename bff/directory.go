@@ -4,14 +4,17 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
+	"gatehouse/bff/access"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/compose"
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/readposition"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/updatemask"
 
@@ -216,6 +219,21 @@ func (d *directory) revokeSession(ctx context.Context, user, session string) err
 func (d *directory) liveSessions(id string) func(context.Context) (*authv1.ListSessionsResponse, error) {
 	return func(ctx context.Context) (*authv1.ListSessionsResponse, error) {
 		return d.sessions.ListSessions(ctx, &authv1.ListSessionsRequest{AccountId: id})
+	}
+}
+
+// ownSessions fetches the live sessions of a caller. Their list must have the session of the
+// call, which another gateway may have begun since the position of a standby that answered:
+// then the primary is asked.
+func (d *directory) ownSessions(who *access.Principal) func(context.Context) (*authv1.ListSessionsResponse, error) {
+	fetch := d.liveSessions(who.UserID)
+	return func(ctx context.Context) (*authv1.ListSessionsResponse, error) {
+		response, err := fetch(ctx)
+		if err != nil || readposition.For(ctx, authName) == "" ||
+			slices.ContainsFunc(response.GetSessions(), func(session *authv1.Session) bool { return session.GetId() == who.SessionID }) {
+			return response, err
+		}
+		return fetch(readposition.With(ctx, nil))
 	}
 }
 

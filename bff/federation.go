@@ -153,7 +153,6 @@ func (s *authService) CompleteFederatedLogin(ctx context.Context, req *bffv1.Com
 			Result: &bffv1.CompleteFederatedLoginResponse_Challenge{Challenge: challengeOf(owed)}, ReturnTo: response.GetReturnTo(),
 		}, nil
 	}
-	s.cache.InvalidateWritten("account/" + response.GetAccount().GetId())
 	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens(), response.GetDeviceToken())
 	return &bffv1.CompleteFederatedLoginResponse{
 		Result: &bffv1.CompleteFederatedLoginResponse_SignedIn{SignedIn: signedIn}, Errors: missing, ReturnTo: response.GetReturnTo(),

@@ -75,8 +75,17 @@ func Create(ctx context.Context, file string, cfg Config) (Manifest, error) {
 	m := Manifest{Gatehouse: cfg.Gatehouse, CreateTime: time.Now().UTC().Truncate(time.Second)}
 	unfinished := file + ".unfinished"
 	defer os.Remove(unfinished)
+	var hasLog bool
+	if err := conn.QueryRow(ctx, selectHasLog).Scan(&hasLog); err != nil {
+		return Manifest{}, fmt.Errorf("look for the audit log: %w", err)
+	}
 	// The transaction keeps the snapshot until pg_dump has ended.
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if hasLog {
+			if _, err := tx.Exec(ctx, lockLog); err != nil {
+				return fmt.Errorf("lock the audit log: %w", err)
+			}
+		}
 		snapshot, err := m.read(ctx, tx, cfg)
 		if err != nil {
 			return err
@@ -119,6 +128,10 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 const applicationName = "gatehouse backup"
 
 const (
+	selectHasLog = `SELECT to_regclass('auth.audit_events') IS NOT NULL`
+	// The first statement of the transaction, before it has a snapshot. If the open table were
+	// closed after the snapshot, its name would lead to an empty table.
+	lockLog = `LOCK TABLE auth.audit_events IN ACCESS SHARE MODE`
 	// The transaction is idle while pg_dump runs.
 	withoutTimeouts = `SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)`
 	selectServer    = `SELECT current_setting('server_version_num')::int / 10000, pg_export_snapshot()`

@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/testneed"
@@ -256,6 +258,100 @@ func TestARestoreHasTheClosedTablesOfTheAuditLog(t *testing.T) {
 	}
 	if counted != 2 {
 		t.Errorf("the manifest counts %d events in %v, want 2", counted, m.Rows)
+	}
+}
+
+// logged is a database with an audit log that can be closed, and a connection to it.
+func logged(t *testing.T) (url string, conn *pgx.Conn) {
+	t.Helper()
+	testneed.Program(t, "pg_dump")
+	testneed.Program(t, "pg_restore")
+	url = pgtest.New(t).Owner
+	conn = pgtest.Connect(t, url)
+	_, err := conn.Exec(t.Context(), "INSERT INTO auth.audit_events (id, create_time, event, outcome) VALUES ('00000000-0000-7000-8000-000000000001', now(), 'old', 'succeeded')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url, conn
+}
+
+func countEvents(t *testing.T, url string) (count int) {
+	t.Helper()
+	if err := pgtest.Connect(t, url).QueryRow(t.Context(), "SELECT count(*) FROM auth.audit_events").Scan(&count); err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
+
+// The open table of the audit log is closed while a backup counts the rows before it.
+func TestABackupDuringTheClosingHasEveryEvent(t *testing.T) {
+	t.Parallel()
+	from, conn := logged(t)
+	tx, err := pgtest.Connect(t, from).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE auth.accounts IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "gatehouse.dump")
+	created := make(chan error, 1)
+	go func() {
+		_, err := Create(t.Context(), file, Config{DatabaseURL: from, Schemas: services, Key: func(context.Context, *pgx.Conn) (Key, error) { return Key{}, nil }})
+		created <- err
+	}()
+	for waiting := 0; waiting == 0; time.Sleep(10 * time.Millisecond) {
+		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'auth.accounts'::regclass").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var refused *pgconn.PgError
+	if _, err := conn.Exec(t.Context(), "SELECT auth.close_audit()"); err != nil && (!errors.As(err, &refused) || refused.Code != "55P03") {
+		t.Fatal(err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-created; err != nil {
+		t.Fatal(err)
+	}
+	target := pgtest.Empty(t)
+	if _, err := Restore(t.Context(), file, into(target)); err != nil {
+		t.Fatal(err)
+	}
+	if got := countEvents(t, target); got != 1 {
+		t.Errorf("the restored log has %d events, want 1", got)
+	}
+}
+
+// A release before closed tables counts their rows with the open table, too.
+func TestARestoreAcceptsTheCountsOfAnOlderRelease(t *testing.T) {
+	t.Parallel()
+	from, conn := logged(t)
+	if _, err := conn.Exec(t.Context(), "SELECT auth.close_audit()"); err != nil {
+		t.Fatal(err)
+	}
+	file, _ := create(t, from, Key{})
+	for count, want := range map[float64]error{1: nil, 2: ErrDamaged} {
+		older := filepath.Join(t.TempDir(), "older.dump")
+		if err := os.Link(file, older); err != nil {
+			t.Fatal(err)
+		}
+		copyManifest(t, file, older, func(m map[string]any) {
+			rows := m["rows"].(map[string]any)
+			if rows["auth.audit_events"] != 0.0 {
+				t.Errorf("the manifest counts %v events in the open table, want none", rows["auth.audit_events"])
+			}
+			rows["auth.audit_events"] = count
+		})
+		target := pgtest.Empty(t)
+		if _, err := Restore(t.Context(), older, into(target)); !errors.Is(err, want) {
+			t.Errorf("Restore with a manifest of %v events: %v, want %v", count, err, want)
+		}
+		if want == nil && countEvents(t, target) != 1 {
+			t.Error("the restored log has not the event")
+		}
 	}
 }
 

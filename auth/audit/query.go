@@ -17,8 +17,9 @@ import (
 // newest events of each requested kind, and of these the newest. So no filter makes
 // it read rows that it doesn't return. The row comparisons, which include the account or
 // the actor, keep Postgres from scanning the primary key if it overestimates the number
-// of events of a kind, and from sorting all events if it underestimates it. OFFSET keeps it from
-// reading all closed tables to join them with the newest events.
+// of events of a kind, and from sorting all events if it underestimates it. LIMIT keeps it from
+// reading all closed tables to join them with the newest events. DISTINCT and LIMIT return an
+// event once that an older binary copied again after its table was closed.
 const (
 	listAudit = `
 	WITH RECURSIVE kinds (event, outcome) AS (
@@ -32,7 +33,7 @@ const (
 			ORDER BY e.event, e.outcome LIMIT 1) AS next
 	), newest AS (
 		SELECT found.id FROM kinds k CROSS JOIN LATERAL (
-			SELECT e.id FROM auth.audit_events e
+			SELECT DISTINCT ON (%[2]se.event, e.outcome, e.id) e.id FROM auth.audit_events e
 			WHERE (%[2]se.event, e.outcome, e.id) >= (%[3]sk.event, k.outcome, ` + first + `)
 				AND (%[2]se.event, e.outcome, e.id) < (%[3]sk.event, k.outcome, @before) AND %[4]s
 			ORDER BY %[5]se.event DESC, e.outcome DESC, e.id DESC LIMIT @limit) AS found
@@ -40,17 +41,17 @@ const (
 			AND @outcome IN ('', k.outcome)
 		ORDER BY found.id DESC LIMIT @limit
 	)
-	SELECT ` + auditColumns + ` FROM newest CROSS JOIN LATERAL (SELECT * FROM auth.audit_events WHERE id = newest.id OFFSET 0) AS e ORDER BY e.id DESC`
+	SELECT ` + auditColumns + ` FROM newest CROSS JOIN LATERAL (SELECT * FROM auth.audit_events WHERE id = newest.id LIMIT 1) AS e ORDER BY e.id DESC`
 
 	// Without a filter, the primary key's order suffices.
 	listWholeAudit = `
-	SELECT ` + auditColumns + ` FROM auth.audit_events e
+	SELECT DISTINCT ON (e.id) ` + auditColumns + ` FROM auth.audit_events e
 	WHERE id >= ` + first + ` AND id < @before
-	ORDER BY id DESC LIMIT @limit`
+	ORDER BY e.id DESC LIMIT @limit`
 
 	// first is the least id of a page. An event that is older than the retention may exist
-	// until its table is dropped, but is not listed.
-	first = `greatest(@from::uuid, (lpad(to_hex(floor(extract(epoch FROM now() - greatest(@life::interval, '30 days')) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid)`
+	// until its table is dropped, but is not listed. Before the epoch an id has no time.
+	first = `greatest(@from::uuid, (lpad(to_hex(floor(extract(epoch FROM greatest(now() - greatest(@life::interval, '30 days'), 'epoch'::timestamptz)) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid)`
 
 	auditColumns = `e.id, e.create_time, e.event, e.outcome, e.reason, coalesce(e.account_id::text, ''), coalesce(e.actor_id::text, ''),
 		coalesce(e.session_id::text, ''), e.ip_address, e.user_agent, e.request_id, e.count, e.changed, coalesce(e.target_id::text, '')`

@@ -3,6 +3,7 @@ package janitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 const (
 	pruneInterval = time.Hour
+	most          = 10_000 // rows that a statement prunes; prune_audit's limit too
 	// SessionRetention is how long a session is kept after its end: for its
 	// owner's export, and far longer than its revocation matters.
 	SessionRetention = 30 * 24 * time.Hour
@@ -140,12 +142,12 @@ const (
 
 // Prune closes the audit log's table of an earlier month, and deletes audit events, sessions, links, challenges, idempotency keys and failures whose
 // retention has ended, in batches that hold no lock for long. It does nothing
-// while another replica prunes.
+// while another replica prunes. What fails does not keep it from the rest.
 func (j *Janitor) Prune(ctx context.Context) error {
 	if err := j.closeAudit(ctx); err != nil && ctx.Err() == nil {
 		j.logger.LogAttrs(ctx, slog.LevelWarn, "janitor: closing the audit log failed, retrying in an hour", slog.String("cause", err.Error()))
 	}
-	const most = 10_000 // which is prune_audit's limit too
+	var failed []error
 	for _, work := range []struct {
 		what      string
 		statement string
@@ -164,27 +166,38 @@ func (j *Janitor) Prune(ctx context.Context) error {
 		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}, nil},
 		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}, nil},
 	} {
-		for done := int64(most); done >= most; {
-			var counted int64
-			err := j.db.Transact(ctx, func(tx pgx.Tx) error {
-				var locked bool
-				counted = 0
-				if err := tx.QueryRow(ctx, tryPruneLock).Scan(&locked); err != nil || !locked {
-					done = 0
-					return err
-				}
-				columns := []any{&done}
-				if work.count != nil {
-					columns = append(columns, &counted)
-				}
-				return tx.QueryRow(ctx, work.statement, work.args).Scan(columns...)
-			})
-			if err != nil {
-				return fmt.Errorf("%s: %w", work.what, err)
+		if err := j.pruneAll(ctx, work.statement, work.args, work.count); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", work.what, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// pruneAll repeats a statement until it has pruned fewer rows than its limit.
+func (j *Janitor) pruneAll(ctx context.Context, statement string, args pgx.NamedArgs, count func(context.Context, int64)) error {
+	for done := int64(most); done >= most; {
+		var counted int64
+		err := j.db.Transact(ctx, func(tx pgx.Tx) error {
+			var locked bool
+			counted = 0
+			if err := tx.QueryRow(ctx, tryPruneLock).Scan(&locked); err != nil || !locked {
+				done = 0
+				return err
 			}
-			if counted > 0 {
-				work.count(ctx, counted)
+			columns := []any{&done}
+			if count != nil {
+				columns = append(columns, &counted)
 			}
+			return tx.QueryRow(ctx, statement, args).Scan(columns...)
+		})
+		if err != nil {
+			return err
+		}
+		if counted > 0 {
+			count(ctx, counted)
 		}
 	}
 	return nil

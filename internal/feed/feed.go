@@ -38,12 +38,16 @@ const (
 	// which takes longer on a busy machine and which watchers must wait for.
 	pollTimeout     = 2 * time.Second
 	fullPollTimeout = 20 * time.Second
-	pruneInterval   = time.Minute
+	// positionWait is how long the watchers wait for their message after its rows were read.
+	positionWait  = 50 * time.Millisecond
+	pruneInterval = time.Minute
 	// watcherBuffer is how many polls a watcher may fall behind: 10 seconds.
 	watcherBuffer = 40
 )
 
 var errFellBehind = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonUnavailable, "The stream has ended. Open it again."), time.Second)
+
+var errPositionLate = fmt.Errorf("not within %s of the poll", positionWait)
 
 // Config configures a feed.
 type Config[T any] struct {
@@ -274,13 +278,27 @@ func (f *Feed[T]) position(ctx context.Context) string {
 	if f.config.Position == nil {
 		return ""
 	}
-	limited, cancel := context.WithTimeout(ctx, interval) // the watchers wait for their message
-	defer cancel()
-	position, err := f.config.Position(limited)
-	if ctx.Err() == nil {
-		f.positions.Note(ctx, err)
+	type result struct {
+		position string
+		err      error
 	}
-	return position
+	answered := make(chan result, 1)
+	go func() {
+		// A query that is canceled closes its connection, so it may take longer than the wait.
+		limited, cancel := context.WithTimeout(ctx, interval)
+		defer cancel()
+		position, err := f.config.Position(limited)
+		answered <- result{position, err}
+	}()
+	found := result{err: errPositionLate}
+	select {
+	case found = <-answered:
+	case <-time.After(positionWait):
+	}
+	if ctx.Err() == nil {
+		f.positions.Note(ctx, found.err)
+	}
+	return found.position
 }
 
 // Prune deletes expired rows from the table. Run calls it every minute.

@@ -335,8 +335,10 @@ func TestALaterSchemaReachesClosedTables(t *testing.T) {
 	insert(t, auth, lastMonth, "old")
 	closed := closeAudit(t, auth)
 	later := with(cfg, 1002, `CREATE INDEX audit_events_session_id_idx ON auth.audit_events (session_id, id);`)
-	const constraint = "    CONSTRAINT audit_events_pkey"
-	later.SQL = strings.Replace(later.SQL, constraint, "    place           text        NOT NULL DEFAULT '',\n"+constraint, 1)
+	const last = "    target_id       uuid,\n"
+	if later.SQL = strings.Replace(later.SQL, last, last+"    place           text        NOT NULL DEFAULT '',\n", 1); !strings.Contains(later.SQL, " place ") {
+		t.Fatalf("schema.sql has no %q", last)
+	}
 	done := strings.Join(apply(t, later).Statements, "\n")
 	if want := `CREATE INDEX CONCURRENTLY ` + closed + `_session_id_idx ON auth.` + closed + ` USING btree (session_id, id)`; !strings.Contains(done, want) {
 		t.Errorf("Apply executed\n%s\nwant %s", done, want)
@@ -348,5 +350,181 @@ func TestALaterSchemaReachesClosedTables(t *testing.T) {
 	exec(t, cfg.DatabaseURL, `DROP INDEX auth.`+closed+`_event_idx`)
 	if planned := plan(t, later); len(planned.Statements) != 1 || !strings.Contains(planned.Statements[0], closed+"_event_idx") {
 		t.Errorf("Plan = %q, want the dropped index", planned.Statements)
+	}
+}
+
+// A retention that is longer than ids have times keeps everything.
+func TestAnyRetentionKeepsClosedTables(t *testing.T) {
+	t.Parallel()
+	cfg := appliedConfig(t)
+	auth := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
+	insert(t, auth, "60 days", "first")
+	insert(t, auth, "50 days", "last")
+	closeAudit(t, auth)
+	for _, test := range []struct {
+		keep any
+		want int
+	}{
+		{"100 years", 2}, {"1000000 years", 2}, {"61 days", 2}, {"55 days", 2}, {"-100 years", 0}, {nil, 0},
+	} {
+		if _, err := auth.Exec(t.Context(), `SELECT auth.prune_audit($1::interval)`, test.keep); err != nil {
+			t.Errorf("prune_audit(%v): %v", test.keep, err)
+		}
+		if got := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM auth.audit_events`); got != test.want {
+			t.Errorf("prune_audit(%v) leaves %d events, want %d", test.keep, got, test.want)
+		}
+	}
+}
+
+// A closed table is not dropped for the ids of its events alone.
+func TestAClosedTableIsKeptForTheTimesOfItsEvents(t *testing.T) {
+	t.Parallel()
+	cfg := appliedConfig(t)
+	auth := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
+	insert(t, auth, "60 days", "old")
+	closed := closeAudit(t, auth)
+	exec(t, cfg.DatabaseURL, `UPDATE auth.`+closed+` SET create_time = now() - interval '1 day'`)
+	for _, want := range []int{1, 0} {
+		if _, err := auth.Exec(t.Context(), `SELECT auth.prune_audit('30 days')`); err != nil {
+			t.Fatal(err)
+		}
+		if got := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM auth.audit_events`); got != want {
+			t.Fatalf("prune_audit leaves %d events, want %d", got, want)
+		}
+		if want > 0 {
+			exec(t, cfg.DatabaseURL, `UPDATE auth.`+closed+` SET create_time = now() - interval '31 days'`)
+		}
+	}
+}
+
+// A view on a closed table keeps that one, and ends no other pruning.
+func TestAViewKeepsOneClosedTableAlone(t *testing.T) {
+	t.Parallel()
+	cfg := appliedConfig(t)
+	auth := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
+	insert(t, auth, "60 days", "viewed")
+	exec(t, cfg.DatabaseURL, `CREATE SCHEMA reports`, `CREATE VIEW reports.events AS SELECT event FROM auth.audit_events`)
+	closed := closeAudit(t, auth)
+	exec(t, cfg.DatabaseURL, `ALTER TABLE auth.`+closed+` RENAME TO viewed`, `ALTER INDEX auth.`+closed+`_pkey RENAME TO p`, `ALTER INDEX auth.`+closed+`_refusal_key RENAME TO r`,
+		`DROP INDEX auth.`+closed+`_event_idx, auth.`+closed+`_account_id_idx, auth.`+closed+`_actor_id_idx`)
+	insert(t, auth, "55 days", "next")
+	closeAudit(t, auth)
+	insert(t, auth, "50 days", "open")
+	if _, err := auth.Exec(t.Context(), `SELECT auth.prune_audit('30 days')`); err != nil {
+		t.Fatalf("prune_audit with a view on a closed table: %v", err)
+	}
+	if got := query[[]string](t, cfg.DatabaseURL, `SELECT array_agg(event) FROM auth.audit_events`); !slices.Equal(got, []string{"viewed"}) {
+		t.Errorf("the log has %q, want the events of the view's table alone", got)
+	}
+	exec(t, cfg.DatabaseURL, `DROP VIEW reports.events`)
+	if _, err := auth.Exec(t.Context(), `SELECT auth.prune_audit('30 days')`); err != nil {
+		t.Fatal(err)
+	}
+	if got := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM auth.audit_events`); got != 0 {
+		t.Errorf("without the view, the log has %d events, want none", got)
+	}
+}
+
+// A later schema.sql gives an index another definition under its name.
+func TestARedefinedIndexReachesClosedTables(t *testing.T) {
+	t.Parallel()
+	cfg := appliedConfig(t)
+	auth := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
+	insert(t, auth, lastMonth, "old")
+	closed := closeAudit(t, auth)
+	later := with(cfg, 1002, "")
+	const before, after = "audit_events_event_idx ON auth.audit_events (event, outcome, id)", "audit_events_event_idx ON auth.audit_events (event, id)"
+	if later.SQL = strings.Replace(later.SQL, before, after, 1); !strings.Contains(later.SQL, after) {
+		t.Fatalf("schema.sql has no %q", before)
+	}
+	later.AllowDestructive, later.AllowLocking = true, true
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := schema.Apply(ctx, later); err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+	if got := query[string](t, cfg.DatabaseURL, `SELECT pg_get_indexdef('auth.`+closed+`_event_idx'::regclass)`); !strings.HasSuffix(got, "(event, id)") {
+		t.Errorf("the closed table has the index %q, want that of (event, id)", got)
+	}
+	wantNothingPlanned(t, later)
+}
+
+// An index whose name is taken is reported, instead of being built for ever.
+func TestAnIndexThatCannotBeBuiltIsAnError(t *testing.T) {
+	t.Parallel()
+	cfg := appliedConfig(t)
+	auth := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
+	insert(t, auth, lastMonth, "old")
+	closed := closeAudit(t, auth)
+	exec(t, cfg.DatabaseURL, `DROP INDEX auth.`+closed+`_event_idx`, `CREATE SEQUENCE auth.`+closed+`_event_idx`)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	later := with(cfg, 1002, "")
+	if _, err := schema.Apply(ctx, later); err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), closed+"_event_idx") {
+		t.Errorf("Apply: %v, want an error that names the index", err)
+	}
+}
+
+// A vacuum or a statement on a closed table makes the closing give up at once: meanwhile all
+// who write events would wait.
+func TestTheClosingDoesNotWaitForClosedTables(t *testing.T) {
+	t.Parallel()
+	cfg := appliedConfig(t)
+	auth := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
+	insert(t, auth, "70 days", "old")
+	exec(t, cfg.DatabaseURL, `ALTER TABLE auth.`+closeAudit(t, auth)+` RENAME TO past`)
+	insert(t, auth, lastMonth, "next")
+	tx, err := pgtest.Connect(t, cfg.DatabaseURL).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE auth.past IN SHARE UPDATE EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	_, err = auth.Exec(t.Context(), `SELECT auth.close_audit()`)
+	if sqlState(err) != "55P03" || !strings.Contains(err.Error(), "could not obtain lock") {
+		t.Errorf("close_audit beside a vacuum: %v, want it not to wait", err)
+	}
+}
+
+// A closing cannot come between the list of the closed tables and the grants of Apply.
+func TestAClosingDuringTheGrantsLeavesNoPrivileges(t *testing.T) {
+	t.Parallel()
+	cfg := appliedConfig(t)
+	auth := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
+	insert(t, auth, lastMonth, "old")
+	role := pgx.Identifier{schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), "auth")}.Sanitize()
+	exec(t, cfg.DatabaseURL, `GRANT SELECT ON users.profiles TO PUBLIC`, `ALTER ROLE `+role+` CREATEROLE`)
+	owner := pgtest.Connect(t, cfg.DatabaseURL)
+	tx, err := owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	// Apply corrects the role first, and waits for this.
+	if _, err := tx.Exec(t.Context(), `ALTER ROLE `+role+` CREATEROLE`); err != nil {
+		t.Fatal(err)
+	}
+	applied := make(chan error, 1)
+	go func() { _, err := schema.Apply(t.Context(), cfg); applied <- err }()
+	const selectWaiting = `SELECT count(*) FROM pg_locks WHERE NOT granted AND transactionid = (SELECT transactionid FROM pg_locks WHERE pid = $1 AND locktype = 'transactionid')`
+	for waiting := 0; waiting == 0; time.Sleep(10 * time.Millisecond) {
+		waiting = query[int](t, cfg.DatabaseURL, selectWaiting, owner.PgConn().PID())
+	}
+	if _, err := auth.Exec(t.Context(), `SELECT auth.close_audit()`); err != nil && sqlState(err) != "55P03" {
+		t.Fatal(err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-applied; err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+	closeAudit(t, auth)
+	if got := query[[]string](t, cfg.DatabaseURL, `SELECT coalesce(array_agg(c.relname || ' ' || a.privilege_type), '{}')
+		FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid, aclexplode(c.relacl) a
+		WHERE h.inhparent = 'auth.audit_events'::regclass AND a.grantee <> c.relowner`); len(got) > 0 {
+		t.Errorf("others than the owner have the privileges %q on closed tables", got)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
@@ -28,11 +30,12 @@ const (
 // built concurrently after it, and the number is stored after them. A call that fails
 // between the two leaves the old number, and the next one builds what is missing.
 func Apply(ctx context.Context, cfg Config) (Result, error) {
-	var done []string
+	var done, built []string
 	for locked := 0; ; {
 		result, indexes, err := applyOnce(ctx, cfg)
 		switch {
 		case errors.Is(err, errBuilding):
+			built = nil // another process built them, and may fail
 			if err := pause(ctx, buildPause); err != nil {
 				return Result{}, fmt.Errorf("wait for an index that another process builds: %w", err)
 			}
@@ -53,10 +56,14 @@ func Apply(ctx context.Context, cfg Config) (Result, error) {
 			result.Statements = done
 			return result, nil
 		}
+		if slices.Equal(texts(indexes), built) {
+			return Result{}, fmt.Errorf("the tables were changed, but these indexes are still missing after they were built: %s", strings.Join(built, "; "))
+		}
 		if err := buildIndexes(ctx, cfg, indexes); err != nil {
 			return Result{}, err
 		}
-		done = append(done, texts(indexes)...)
+		built = texts(indexes)
+		done = append(done, built...)
 	}
 }
 

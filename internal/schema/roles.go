@@ -101,6 +101,10 @@ func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, er
 		}
 	}
 	if regrant {
+		// A table that is closed after the list was read would get the privileges of the open one.
+		if err := auditlog.HoldOpen(ctx, t.tx); err != nil {
+			return nil, err
+		}
 		closed, err := auditlog.Closed(ctx, t.tx, t.services)
 		if err != nil {
 			return nil, err

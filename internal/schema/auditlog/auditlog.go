@@ -44,8 +44,21 @@ func Closed(ctx context.Context, tx *sql.Tx, services []string) ([][2]string, er
 	return closed, nil
 }
 
+// HoldOpen prevents the closing of the open table, if there is one, until tx ends.
+func HoldOpen(ctx context.Context, tx *sql.Tx) error {
+	var exists bool
+	err := tx.QueryRowContext(ctx, `SELECT to_regclass('auth.audit_events') IS NOT NULL`).Scan(&exists)
+	if err == nil && exists {
+		_, err = tx.ExecContext(ctx, `LOCK TABLE ONLY auth.audit_events IN ACCESS SHARE MODE`)
+	}
+	if err != nil {
+		return fmt.Errorf("lock the audit log: %w", err)
+	}
+	return nil
+}
+
 // MissingIndexes returns the closed tables that lack an index of the open one, and the
-// statements that build it concurrently. A unique index is left out: what it keeps unique is
+// statements that build it concurrently, or drop one of the same name before. A unique index is left out: what it keeps unique is
 // written to the open table.
 func MissingIndexes(ctx context.Context, tx *sql.Tx, services []string) ([][2]string, error) {
 	missing, err := pairs(ctx, tx, selectMissingIndexes, services)
@@ -72,17 +85,26 @@ func pairs(ctx context.Context, tx *sql.Tx, query string, services []string) ([]
 	return found, rows.Err()
 }
 
+// The index of the same name has an older definition. Postgres would refuse the new one.
 const selectMissingIndexes = `
-SELECT n.nspname || '.' || c.relname,
-	format('CREATE INDEX CONCURRENTLY %I ON %I.%I', replace(x.relname, 'audit_events', c.relname), n.nspname, c.relname) || wanted.definition
+SELECT n.nspname || '.' || c.relname, build.statement
 FROM pg_catalog.pg_inherits h
 JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = h.inhparent AND i.indisvalid AND NOT i.indisunique
 JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
-CROSS JOIN LATERAL (SELECT substr(d, strpos(d, ' USING ')) AS definition FROM pg_get_indexdef(x.oid) d) AS wanted
+CROSS JOIN LATERAL (
+	SELECT substr(d, strpos(d, ' USING ')) AS definition, replace(x.relname, 'audit_events', c.relname) AS name FROM pg_get_indexdef(x.oid) d
+) AS wanted
+CROSS JOIN LATERAL (
+	SELECT 1 AS step, format('DROP INDEX CONCURRENTLY IF EXISTS %I.%I', n.nspname, wanted.name) AS statement
+	FROM pg_catalog.pg_index own JOIN pg_catalog.pg_class o ON o.oid = own.indexrelid
+	WHERE own.indrelid = h.inhrelid AND own.indisvalid AND o.relname = wanted.name
+	UNION ALL
+	SELECT 2, format('CREATE INDEX CONCURRENTLY %I ON %I.%I', wanted.name, n.nspname, c.relname) || wanted.definition
+) AS build
 WHERE h.inhparent = to_regclass('auth.audit_events') AND n.nspname = ANY ($1::text[])
 	AND NOT EXISTS (
 		SELECT FROM pg_catalog.pg_index own CROSS JOIN LATERAL pg_get_indexdef(own.indexrelid) d
 		WHERE own.indrelid = h.inhrelid AND own.indisvalid AND substr(d, strpos(d, ' USING ')) = wanted.definition)
-ORDER BY 1, 2`
+ORDER BY 1, wanted.name, build.step`

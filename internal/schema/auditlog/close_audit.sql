@@ -14,11 +14,15 @@ BEGIN
 		OR NOT EXISTS (SELECT FROM ONLY auth.audit_events e WHERE e.id < first_id) THEN
 		RETURN NULL;
 	END IF;
-	LOCK TABLE auth.audit_events IN ACCESS EXCLUSIVE MODE;
+	LOCK TABLE ONLY auth.audit_events IN ACCESS EXCLUSIVE MODE;
 	IF to_regclass(format('auth.%I', closed)) IS NOT NULL THEN
 		RETURN NULL;
 	END IF;
 	old := 'auth.audit_events'; -- another process may have closed it during the wait
+	-- Everybody who writes events waits now.
+	FOR part IN SELECT h.inhrelid FROM pg_inherits h WHERE h.inhparent = old LOOP
+		EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE NOWAIT', part);
+	END LOOP;
 
 	SELECT array_to_string(c.reloptions, ', ') INTO options FROM pg_class c WHERE c.oid = old;
 	SELECT array_agg(coalesce('ALTER TABLE auth.audit_events ADD CONSTRAINT ' || quote_ident(k.conname) || ' ' || pg_get_constraintdef(k.oid), pg_get_indexdef(i.indexrelid)) ORDER BY i.indexrelid)

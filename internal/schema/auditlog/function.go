@@ -61,7 +61,7 @@ var Functions = []Function{
 	{
 		// An event's ID begins with its time in milliseconds (UUIDv7), so the primary key
 		// serves as the index. A closed table is dropped once its newest event is older than
-		// keep. Rows are deleted from the open table, and from a closed table that spans more
+		// keep, by its id and by its time. Rows are deleted from the open table, and from a closed table that spans more
 		// than a month: the one that was open when the closing began. A call deletes at most
 		// 10,000 rows; the caller repeats it until it deletes fewer.
 		Name: "prune_audit", Arguments: "interval",
@@ -72,8 +72,8 @@ var Functions = []Function{
 	{
 		// Closes the open table once it holds an event of an earlier month: renames it,
 		// creates the next open table, and makes the closed table inherit from that one. It
-		// returns the name of the closed table, or NULL if none is due. If others keep the
-		// table locked, it fails with lock_not_available.
+		// returns the name of the closed table, or NULL if none is due. If others keep a
+		// table locked, it fails with lock_not_available: at once if it is a closed one.
 		Name: "close_audit", Arguments: "",
 		Header:   "() RETURNS text",
 		language: "plpgsql", Settings: []string{lockTimeout},
