@@ -68,11 +68,10 @@ const (
 	markHealthy = `
 		UPDATE auth.webhooks SET failures = 0, fail_since_time = NULL, resume_time = NULL
 		WHERE id = @webhook_id AND (failures > 0 OR fail_since_time IS NOT NULL OR resume_time IS NOT NULL)`
-	// What waits for a further attempt has it once the circuit breaker closes. What waits for
-	// an earlier event is released by that one.
+	// What waits for a further attempt has it once the circuit breaker closes.
 	releaseAll = `
 		UPDATE auth.deliveries d SET next_attempt_time = now()
-		WHERE d.webhook_id = @webhook_id AND ` + pending + ` AND d.attempts > 0 AND (d.lease_time IS NULL OR d.lease_time <= now()) AND d.next_attempt_time > now()`
+		WHERE d.webhook_id = @webhook_id AND ` + pending + ` AND (d.lease_time IS NULL OR d.lease_time <= now()) AND d.next_attempt_time > now()`
 	giveBack = `
 		UPDATE auth.deliveries SET attempts = attempts - 1, lease_time = NULL, next_attempt_time = now()
 		WHERE id = @id AND ` + stillLeased
