@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	netmail "net/mail"
+	"strings"
 
 	"gatehouse/bff/pages"
 	"gatehouse/internal/mail"
@@ -25,18 +26,25 @@ func (f *productFlags) check(c *checks) {
 
 // name returns the product's name; empty if there is none.
 func (f *productFlags) name(s *settings) string {
-	if f.AppName == "" {
+	given := strings.TrimSpace(f.AppName)
+	if given == "" {
 		if look := find[*pagesFlags](s); look != nil && look.brand != nil {
 			return look.brand.Name
 		}
 	}
-	return f.AppName
+	return given
+}
+
+// mailName returns the product's name without the begin of an encoded word (RFC 2047), which
+// readers of mails would decode.
+func (f *productFlags) mailName(s *settings) string {
+	return strings.ReplaceAll(f.name(s), "=?", "= ?")
 }
 
 // signMails makes mails carry the product's name and link to its pages.
 func (f *productFlags) signMails(s *settings, templates *mail.Templates) *mail.Templates {
 	if templates != nil {
-		templates.App, templates.Pages = f.name(s), f.Pages == "on"
+		templates.App, templates.Pages = f.mailName(s), f.Pages == "on"
 	}
 	return templates
 }
@@ -47,6 +55,6 @@ func (f *productFlags) sender(s *settings, from string) string {
 	if err != nil || address.Name != "" || f.name(s) == "" {
 		return from
 	}
-	address.Name = f.name(s)
+	address.Name = f.mailName(s)
 	return address.String()
 }

@@ -40,6 +40,8 @@ func TestMailsAndPagesHaveTheSameNameWhereTheyShareAProcess(t *testing.T) {
 	for _, test := range []struct{ name, brand, want, from string }{
 		{"", "", "", "no-reply@example.com"},
 		{"", folder, "Loom", `"Loom" <no-reply@example.com>`},
+		{" Loom ", "", "Loom", `"Loom" <no-reply@example.com>`},
+		{"=?utf-8?q?Loom?=", "", "= ?utf-8?q?Loom?=", `"= ?utf-8?q?Loom?=" <no-reply@example.com>`},
 		{`Web "x"`, folder, `Web "x"`, `"Web \"x\"" <no-reply@example.com>`},
 	} {
 		product, look := &productFlags{Pages: "on", AppName: test.name}, &pagesFlags{Brand: test.brand}

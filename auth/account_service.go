@@ -193,10 +193,14 @@ func (s *accountService) DeleteAccount(ctx context.Context, req *authv1.DeleteAc
 // The audit keeps only the account's id. Sessions, links and mails that reference
 // the account are deleted with its row.
 func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.Account, row audit.Row) error {
+	keep, err := s.accounts.KeepAdministrator(ctx, tx, account)
+	if err != nil {
+		return err
+	}
 	if _, err := tx.Exec(ctx, deleteAccount, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return fmt.Errorf("delete the account: %w", err)
 	}
-	if err := s.accounts.KeepAdministrator(ctx, tx, account); err != nil {
+	if err := keep(); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, eraseByAddress, pgx.NamedArgs{"email": account.GetEmail()}); err != nil {

@@ -1,6 +1,8 @@
 package auth_test
 
 import (
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"testing"
@@ -9,6 +11,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/golang-jwt/jwt/v5"
 
+	"gatehouse/auth/secretkey"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/passkeytest"
@@ -117,6 +120,7 @@ func TestAMailedCodeAndASecondFactorAreARecentSignIn(t *testing.T) {
 	if methods := begun.GetChallenge().GetMethods(); err != nil || !slices.Equal(methods, []string{"email_code"}) {
 		t.Fatalf("Reauthenticate: got %v, %v, want a challenge for a mailed code", begun, err)
 	}
+	f.wantRefusedByAnOlderBinary(t)
 	facts, err := f.accounts.GetAccount(t.Context(), &authv1.GetAccountRequest{AccountId: account.GetId()})
 	if err != nil || facts.GetSecurity().GetPasswordChangeTime() != nil {
 		t.Errorf("got %v, %v, want no time of a password that does not exist", facts, err)
@@ -153,4 +157,28 @@ func TestAMailedCodeAndASecondFactorAreARecentSignIn(t *testing.T) {
 	f.exec(t, `UPDATE auth.accounts SET password_hash = '$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$x', factor_password_hash = 'x'`)
 	_, err = f.sessions.Reauthenticate(t.Context(), &authv1.ReauthenticateRequest{Origin: origin, AcceptsChallenge: true})
 	wantReason(t, err, connect.CodeFailedPrecondition, "FACTOR_REQUIRED")
+}
+
+// wantRefusedByAnOlderBinary reads the only open step-up as a binary does that ends it
+// without the second factor: that one refuses a challenge without an email.
+func (f *federated) wantRefusedByAnOlderBinary(t *testing.T) {
+	t.Helper()
+	var hash, sealed []byte
+	if err := f.owner.QueryRow(t.Context(), `SELECT token_hash, sealed_state FROM auth.challenges WHERE purpose = 'step_up' AND end_time IS NULL`).Scan(&hash, &sealed); err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := secretkey.Open([][]byte{secretOne}, "challenge v1", hex.EncodeToString(hash), sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var known struct {
+		Email string
+		MAC   []byte
+	}
+	if err := json.Unmarshal(encoded, &known); err != nil || len(known.MAC) == 0 {
+		t.Fatalf("the state is %s, %v", encoded, err)
+	}
+	if known.Email != "" {
+		t.Errorf("an older binary finds the email %q, and ends the step-up of an account with a second factor", known.Email)
+	}
 }

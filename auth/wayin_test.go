@@ -89,6 +89,19 @@ func TestAnAdministratorWhoCannotSignInIsNotTheOneWhoRemains(t *testing.T) {
 	}
 }
 
+// The only administrator cannot sign in without mailed codes. What changes nothing about that
+// is not refused.
+func TestAnAdministratorWithoutAWayInCanBeChanged(t *testing.T) {
+	t.Parallel()
+	f := newFederated(t, withPasskeys)
+	root, _ := f.signUp(t, "root@example.com", "admin")
+	f.holdOnly(t, root, ofRemovedProvider)
+	after, err := f.accounts.SetAccountRoles(t.Context(), &authv1.SetAccountRolesRequest{AccountId: root.GetId(), Roles: []string{"admin", "editor"}})
+	if err != nil || len(after.GetAccount().GetRoles()) != 2 {
+		t.Errorf("SetAccountRoles: %v, %v", after, err)
+	}
+}
+
 // The entry of a provider may get another id. Its issuer identifies people.
 func TestAnIdentityOutlivesARenamedProvider(t *testing.T) {
 	t.Parallel()

@@ -8,9 +8,12 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,4 +226,73 @@ func TestAnAPIInFastAPIIsUnavailableWithoutKeys(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// An issuer accepts calls and never answers. The API waits for nothing but the first fetch:
+// with keys, only one call at a time waits for another fetch.
+func TestAnAPIInFastAPIKeepsItsKeysWhileTheIssuerHangs(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, harness.ThreeProcesses)
+	ada := s.SignUp(t, "ada@example.com")
+	kid, private := signingKey(t, s)
+	var answers, asked atomic.Int32
+	hang := make(chan struct{})
+	keys := fmt.Sprintf(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":%q,"x":%q}]}`, kid, base64.RawURLEncoding.EncodeToString(private.Public().(ed25519.PublicKey)))
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		switch answers.Load() {
+		case 0:
+			_, _ = w.Write([]byte(`{"keys":[]}`))
+		case 1:
+			_, _ = w.Write([]byte(keys))
+		default:
+			<-hang
+		}
+	}))
+	t.Cleanup(issuer.Close)
+	t.Cleanup(sync.OnceFunc(func() { close(hang) }))
+	api := startProtected(t, issuer.URL)
+	made := changing(t, ada.Access, kid)
+	token := "Bearer " + made(jwt.SigningMethodEdDSA, private, nil, map[string]any{"iss": issuer.URL})
+	if status, _, body := api.orders(t, token); status != 503 {
+		t.Errorf("with an empty set of keys: got %d %s, want 503", status, body)
+	}
+	answers.Store(1)
+	harness.Eventually(t, 30*time.Second, "fetch the keys", func() error {
+		if status, _, body := api.orders(t, token); status != 200 {
+			return fmt.Errorf("%d %s", status, body)
+		}
+		return nil
+	})
+	answers.Store(2)
+	before := asked.Load()
+	unknown := "Bearer " + made(jwt.SigningMethodEdDSA, private, map[string]any{"kid": "unknown"}, map[string]any{"iss": issuer.URL})
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		for asked.Load() == before { // the keys are fetched once in 10 s
+			time.Sleep(50 * time.Millisecond)
+			api.orders(t, unknown)
+		}
+	}()
+	harness.Eventually(t, time.Minute, "begin a fetch that hangs", func() error {
+		if asked.Load() == before {
+			return fmt.Errorf("the issuer is not asked")
+		}
+		return nil
+	})
+	for range 30 {
+		if status, _, body := api.orders(t, unknown); status != 401 {
+			t.Errorf("an unknown key while the issuer hangs: got %d %s", status, body)
+		}
+		if status, _, body := api.orders(t, token); status != 200 {
+			t.Errorf("while the issuer hangs: got %d %s", status, body)
+		}
+	}
+	select {
+	case <-waited:
+		t.Error("the calls waited for the fetch that hangs")
+	default:
+	}
+	<-waited
 }

@@ -52,11 +52,15 @@ func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin
 		if err := RequireIfAsked(ctx, tx, origin); err != nil {
 			return err
 		}
+		keep, err := s.KeepAdministrator(ctx, tx, before)
+		if err != nil {
+			return err
+		}
 		if changed, err = apply(tx, before); err != nil || !changed {
 			after = before
 			return err
 		}
-		if err := s.KeepAdministrator(ctx, tx, before); err != nil {
+		if err := keep(); err != nil {
 			return err
 		}
 		crashpoint.Reach("auth: before the change is logged")
@@ -94,21 +98,30 @@ const (
 		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND (password_hash <> '' OR has_sign_in))`
 )
 
-// KeepAdministrator refuses a change that leaves no active administrator who can sign in,
-// where the account was one before. Errors: failed_precondition
-// LAST_ADMINISTRATOR.
-func (s *Store) KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
+// KeepAdministrator returns a function that refuses, after a change of the account, if an
+// active administrator could sign in before it and none can any more. Errors of that:
+// failed_precondition LAST_ADMINISTRATOR.
+func (s *Store) KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) (func() error, error) {
 	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), AdministratorRole) {
-		return nil
+		return func() error { return nil }, nil
 	}
 	if _, err := tx.Exec(ctx, LockAdministrators); err != nil {
-		return fmt.Errorf("lock the administrators: %w", err)
+		return nil, fmt.Errorf("lock the administrators: %w", err)
 	}
-	left, err := s.WaysIn.administrators(ctx, tx)
-	if err == nil && !left {
-		err = ErrLastAdministrator
+	had, err := s.WaysIn.administrators(ctx, tx)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	return func() error {
+		if !had { // those who sign in with mailed codes, or whose provider is gone
+			return nil
+		}
+		left, err := s.WaysIn.administrators(ctx, tx)
+		if err == nil && !left {
+			err = ErrLastAdministrator
+		}
+		return err
+	}, nil
 }
 
 const insertAccount = `

@@ -59,9 +59,9 @@ type Desk struct {
 	// LinkPending links a challenge's pending identity to its account, which is locked and
 	// has given all proofs; nil without other providers.
 	LinkPending func(ctx context.Context, tx pgx.Tx, account *authv1.Account, pending []byte, origin *authv1.Origin) error
-	// EmailCode mails a code to the account of the calling session, and returns the
-	// challenge of a step-up that takes it.
-	EmailCode func(ctx context.Context, origin *authv1.Origin) (*authv1.Challenge, error)
+	// EmailCode mails a code to the account of the calling session, which may have a second
+	// factor, and returns the challenge of a step-up that takes it.
+	EmailCode func(ctx context.Context, origin *authv1.Origin, hasFactor bool) (*authv1.Challenge, error)
 	// PasskeyOptions returns the options of a passkey for a challenge that was just
 	// written, and stores what their verification needs in the challenge's state; nil
 	// without passkeys. account is empty while nobody is identified.

@@ -58,7 +58,7 @@ func (d *Desk) mailCode(ctx context.Context, origin *authv1.Origin, hasFactor bo
 	if hasFactor && hasPassword {
 		return nil, challenge.ErrFactorRequired
 	}
-	owed, err := d.EmailCode(ctx, origin)
+	owed, err := d.EmailCode(ctx, origin, hasFactor)
 	if err == nil {
 		CountBegun(ctx, EmailCode)
 	}

@@ -8,6 +8,7 @@
 package emailcode
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"encoding/hex"
@@ -76,6 +77,10 @@ func (s *Service) SetSecrets(secrets [][]byte) error {
 // state is what a challenge remembers.
 type state struct {
 	Email string
+	// FactorEmail takes the place of Email in the step-up of an account with a second
+	// factor. An older binary, which does not ask for that factor, finds no email and
+	// refuses the challenge.
+	FactorEmail string `json:",omitempty"`
 	// DeviceToken was sent with the request; it may be another account's.
 	DeviceToken string `json:",omitempty"`
 	MAC         []byte
@@ -94,7 +99,7 @@ func macOf(key []byte, hash tokens.Hash, code string) []byte {
 func (s *Service) write(ctx context.Context, tx pgx.Tx, c challenge.Challenge, to outbox.Mail, remembered state, send bool) (*authv1.Challenge, error) {
 	token, code := challenge.NewToken(), New()
 	hash := tokens.HashOf(token)
-	remembered.Email, remembered.MAC = to.To, macOf(s.macs[0], hash, code)
+	remembered.MAC = macOf(s.macs[0], hash, code)
 	encoded, err := json.Marshal(remembered)
 	if err != nil {
 		return nil, fmt.Errorf("encode the challenge's state: %w", err)
@@ -159,7 +164,7 @@ func (s *Service) Ask(ctx context.Context, c Claim) (*authv1.Challenge, error) {
 		if c.NoSignUp {
 			mail.Values[valueNoSignUp] = "true"
 		}
-		remembered := state{DeviceToken: c.DeviceToken, FirstName: c.FirstName, LastName: c.LastName, NoSignUp: c.NoSignUp}
+		remembered := state{Email: email, DeviceToken: c.DeviceToken, FirstName: c.FirstName, LastName: c.LastName, NoSignUp: c.NoSignUp}
 		if owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.EmailCode, Pending: c.Pending}, mail, remembered, send); err != nil {
 			return err
 		}
@@ -172,10 +177,10 @@ func (s *Service) Ask(ctx context.Context, c Claim) (*authv1.Challenge, error) {
 	return owed, nil
 }
 
-// StepUp mails a code to the account of the calling session and returns the challenge
-// that takes it. Errors: failed_precondition FACTOR_REQUIRED without mail,
+// StepUp mails a code to the account of the calling session, which may have a second factor,
+// and returns the challenge that takes it. Errors: failed_precondition FACTOR_REQUIRED without mail,
 // resource_exhausted TOO_MANY_ATTEMPTS.
-func (s *Service) StepUp(ctx context.Context, origin *authv1.Origin) (*authv1.Challenge, error) {
+func (s *Service) StepUp(ctx context.Context, origin *authv1.Origin, hasFactor bool) (*authv1.Challenge, error) {
 	if !s.Mails.Enabled() {
 		return nil, challenge.ErrFactorRequired
 	}
@@ -189,11 +194,15 @@ func (s *Service) StepUp(ctx context.Context, origin *authv1.Origin) (*authv1.Ch
 		if err != nil {
 			return err
 		}
+		remembered := state{Email: account.GetEmail()}
+		if hasFactor {
+			remembered = state{FactorEmail: account.GetEmail()}
+		}
 		mail := outbox.Mail{
 			Kind: outbox.SignInCode, To: account.GetEmail(), Account: account.GetId(),
 			Locale: outbox.LocaleOf(origin, account.GetId()), Values: outbox.Circumstances(origin),
 		}
-		owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.StepUp, Account: account.GetId(), Session: origin.GetSessionId()}, mail, state{}, true)
+		owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.StepUp, Account: account.GetId(), Session: origin.GetSessionId()}, mail, remembered, true)
 		return err
 	})
 	return owed, s.Links.Uncount(ctx, counted, err)
@@ -207,7 +216,10 @@ func (s *Service) stateOf(c challenge.Challenge) (state, error) {
 		return state{}, err
 	}
 	var found state
-	if encoded == nil || json.Unmarshal(encoded, &found) != nil || found.Email == "" {
+	if encoded == nil || json.Unmarshal(encoded, &found) != nil {
+		return state{}, challenge.ErrInvalid
+	}
+	if found.Email = cmp.Or(found.Email, found.FactorEmail); found.Email == "" {
 		return state{}, challenge.ErrInvalid
 	}
 	return found, nil

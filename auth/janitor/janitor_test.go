@@ -58,6 +58,40 @@ func TestChallengesThatNobodyAnsweredAreCounted(t *testing.T) {
 	}
 }
 
+// Each deletion of a valid key holds a lock until its commit, and Postgres has room for a
+// few thousand.
+func TestKeysOfManyAccountsArePrunedInSmallBatches(t *testing.T) {
+	pool, err := database.Open(t.Context(), pgtest.New(t).Owner, "auth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	for _, statement := range []string{
+		`INSERT INTO auth.accounts (id, email, email_verified, password_hash)
+			SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, n || '@example.com', true, '' FROM generate_series(1, 1200) n`,
+		`INSERT INTO auth.api_keys (id, account_id, secret_hash, name, scopes, expire_time, attached_unverified)
+			SELECT gen_random_uuid(), id, sha256(id::text::bytea), 'a', '{}', now() + interval '1 day', true FROM auth.accounts`,
+		`CREATE TABLE auth.batches (held bigint)`,
+		`CREATE FUNCTION auth.note_batch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO auth.batches SELECT count(*) FROM gone; RETURN NULL; END $$`,
+		`CREATE TRIGGER note AFTER DELETE ON auth.api_keys REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION auth.note_batch()`,
+	} {
+		if _, err := pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := New(database.Retrying(pool), 400*24*time.Hour, slog.New(slog.DiscardHandler))
+	if err := j.Prune(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var left, most int
+	if err := pool.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM auth.api_keys), (SELECT max(held) FROM auth.batches)").Scan(&left, &most); err != nil {
+		t.Fatal(err)
+	}
+	if left != 0 || most > 500 {
+		t.Errorf("%d keys are left, and up to %d were deleted at once; want none, and 500", left, most)
+	}
+}
+
 func expired(t *testing.T, reader *metric.ManualReader) (count int64) {
 	t.Helper()
 	var all metricdata.ResourceMetrics

@@ -62,7 +62,13 @@ type lease struct {
 }
 
 // lost reports whether another copy may have leased the delivery meanwhile.
-func (l lease) lost() bool { return time.Now().After(l.until) }
+func (l lease) lost() bool { return l.endsBefore(time.Now()) }
+
+// endsBefore compares the wall clock too: the monotonic one stands while a machine is
+// suspended.
+func (l lease) endsBefore(at time.Time) bool {
+	return at.After(l.until) || at.Round(0).After(l.until.Round(0))
+}
 
 // endpoint is where a lease is sent.
 type endpoint struct {

@@ -25,11 +25,12 @@ const (
 	maxRecordPause = 5 * time.Second
 	// stopGrace is how long an attempt may continue when auth stops.
 	stopGrace = 5 * time.Second
-	// looked is how many due deliveries of an endpoint are looked at at once. If some of them
-	// wait for earlier ones, all that wait for those are put off, and the next are looked at,
-	// up to maxRounds times.
-	looked    = 50
-	maxRounds = 20
+	// looked is how many due deliveries of an endpoint are looked at at once. Those that wait
+	// for earlier ones are put off, and the next are looked at, up to maxRounds times: after a
+	// round in which most of them wait, lookedFurther.
+	looked        = 50
+	lookedFurther = 1000
+	maxRounds     = 20
 
 	pruneInterval = 10 * time.Minute
 )
@@ -101,20 +102,30 @@ const (
 		ORDER BY p.event_time, p.id LIMIT 1`
 	// The end of an attempt releases the next delivery of its account, so that what waits
 	// need not be looked at before the next attempt of the first one. While that attempt is
-	// under way it may end at this moment, unseen by this statement: then it is soon.
+	// under way it may end at this moment, unseen by this statement: then the second one is
+	// due soon. So is what was attempted before, which nothing releases. The others wait
+	// longer, so that they are seldom written, and not all become due at once.
 	putOffWaiting = `
 		WITH due AS MATERIALIZED (
 			SELECT d.* FROM unnest(@ids::uuid[]) AS w (id) CROSS JOIN LATERAL (
 				SELECT d.id, d.webhook_id, d.account_id, d.event_time FROM auth.deliveries d
 				WHERE d.webhook_id = w.id AND ` + pending + ` AND d.next_attempt_time <= now()
 				ORDER BY d.next_attempt_time LIMIT @looked) AS d
-		), blocked AS MATERIALIZED (
-			SELECT DISTINCT d.webhook_id, d.account_id, p.id AS first_id,
-				CASE WHEN p.lease_time > now() THEN now() + interval '5 seconds' ELSE greatest(p.next_attempt_time, now() + interval '30 seconds') END AS until
-			FROM due AS d CROSS JOIN LATERAL (` + before + `) AS p
+		), firsts AS MATERIALIZED (
+			SELECT f.*, row_number() OVER (PARTITION BY f.webhook_id, f.account_id ORDER BY f.event_time, f.id) AS place
+			FROM (SELECT DISTINCT webhook_id, account_id FROM due) AS a CROSS JOIN LATERAL (
+				SELECT d.id, d.webhook_id, d.account_id, d.event_time, d.next_attempt_time, coalesce(d.lease_time > now(), false) AS under_way
+				FROM auth.deliveries d
+				WHERE d.webhook_id = a.webhook_id AND d.account_id = a.account_id AND ` + pending + `
+				ORDER BY d.event_time, d.id LIMIT 2) AS f
 		), waiting AS MATERIALIZED (
-			SELECT d.id, blocked.until FROM blocked JOIN auth.deliveries d ON d.webhook_id = blocked.webhook_id AND d.account_id = blocked.account_id
-			WHERE ` + pending + ` AND d.id <> blocked.first_id AND d.next_attempt_time <= now()
+			SELECT d.id, CASE
+				WHEN d.attempts = 0 AND d.id NOT IN (SELECT id FROM firsts) THEN greatest(head.next_attempt_time, now() + interval '10 minutes' * (1 + random()))
+				WHEN head.under_way THEN now() + interval '5 seconds'
+				ELSE greatest(head.next_attempt_time, now() + interval '30 seconds') END AS until
+			FROM due JOIN firsts AS head ON head.webhook_id = due.webhook_id AND head.account_id = due.account_id AND head.place = 1 AND head.id <> due.id
+			JOIN auth.deliveries d ON d.id = due.id
+			WHERE ` + pending + ` AND d.next_attempt_time <= now()
 			FOR UPDATE OF d SKIP LOCKED
 		)
 		UPDATE auth.deliveries d SET next_attempt_time = waiting.until FROM waiting WHERE d.id = waiting.id`
@@ -208,13 +219,19 @@ func lockEndpoints(ctx context.Context, tx pgx.Tx, ids []string) (map[string]end
 // putOff puts off deliveries that wait for an earlier one of their account, so that those of
 // other accounts are among the first that are due.
 func putOff(ctx context.Context, tx pgx.Tx, ids []string) error {
+	look := looked
 	for range maxRounds {
-		tag, err := tx.Exec(ctx, putOffWaiting, pgx.NamedArgs{"ids": ids, "looked": looked})
+		tag, err := tx.Exec(ctx, putOffWaiting, pgx.NamedArgs{"ids": ids, "looked": look})
 		if err != nil {
 			return fmt.Errorf("put off what waits: %w", err)
 		}
-		if tag.RowsAffected() == 0 {
+		switch n := tag.RowsAffected(); {
+		case n == 0:
 			return nil
+		case 2*n >= int64(look):
+			look = lookedFurther
+		default:
+			look = looked
 		}
 	}
 	return nil
@@ -312,7 +329,7 @@ func record(ctx context.Context, row lease, write func(ctx context.Context) erro
 		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		err := write(writing)
 		cancel()
-		if err == nil || time.Now().Add(wait).After(row.until) {
+		if err == nil || row.endsBefore(time.Now().Add(wait)) {
 			return err
 		}
 		select {

@@ -156,7 +156,7 @@ func (b *Brand) takeFacts(text []byte, mistakes *Mistakes) {
 			mistakes.add("brand.json", lineWith(text, `"`+locale+`"`), "locale %q is not one of %s", locale, strings.Join(ourLocales, ", "))
 		}
 	}
-	b.Name, b.Links, b.offered, b.fallback = facts.Name, facts.Links, facts.Locales, facts.Locale
+	b.Name, b.Links, b.offered, b.fallback = strings.TrimSpace(facts.Name), facts.Links, facts.Locales, facts.Locale
 }
 
 // takeTexts reads the texts that replace ours in one language.

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestANameOfAProductCanBeSeenWhole(t *testing.T) {
+func TestANameOfAProductStaysInItsLine(t *testing.T) {
 	t.Parallel()
 	for name, problem := range map[string]string{
 		"":                         "",
@@ -28,12 +28,14 @@ func TestANameOfAProductCanBeSeenWhole(t *testing.T) {
 		"\u202emooL":               "direction",
 		"Loom\u200f":               "direction",
 		"\u2066Loom\u2069":         "direction",
-		"Lo\u00adom":               "direction",
-		"\ufeffLoom":               "direction",
-		" Loom":                    "white space",
-		"Loom ":                    "white space",
+		"Loom\u061c":               "direction",
+		"Lo\u00adom":               "",
+		"\ufeffLoom":               "",
+		"Loom \ue000":              "",
+		" Loom":                    "",
+		"Loom \n":                  "",
 		"Loom\xff":                 "UTF-8",
-		"=?utf-8?q?Loom?=":         "encoded word",
+		"=?utf-8?q?Loom?=":         "",
 	} {
 		got := CheckName(name)
 		if (got == "") != (problem == "") || !strings.Contains(got, problem) {

@@ -28,10 +28,8 @@ type Service struct {
 	// Caller returns the principal of the call, and ClientInfo the same for auth.
 	Caller     func(context.Context) *access.Principal
 	ClientInfo func(context.Context) *authv1.Origin
-	// IdempotencyKey returns the key of the call, or nil, and Repeatable allows retries of a
-	// call that has one.
+	// IdempotencyKey returns the key of the call, or nil.
 	IdempotencyKey func(context.Context) *authv1.IdempotencyKey
-	Repeatable     func(context.Context, *authv1.IdempotencyKey) context.Context
 	// NoStore forbids caching of the response.
 	NoStore func(context.Context)
 	// Live ends the streams of sessions that end.
@@ -45,7 +43,8 @@ func (s *Service) CreateWebhook(ctx context.Context, req *bffv1.CreateWebhookReq
 	key := s.IdempotencyKey(ctx)
 	var response *authv1.CreateWebhookResponse
 	err := s.Call(ctx, writeLimit, func(ctx context.Context) (err error) {
-		response, err = s.Webhooks.CreateWebhook(s.Repeatable(ctx, key), &authv1.CreateWebhookRequest{
+		// There is no retry here: an older auth ignores the key, and would create a second one.
+		response, err = s.Webhooks.CreateWebhook(ctx, &authv1.CreateWebhookRequest{
 			Url: req.GetUrl(), Description: req.GetDescription(), Types: req.GetTypes(), SignatureVersions: req.GetSignatureVersions(),
 			Disabled: req.GetDisabled(), IdempotencyKey: key, Origin: s.ClientInfo(ctx),
 		})

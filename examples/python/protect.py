@@ -28,21 +28,29 @@ class Keys(jwt.PyJWKClient):
         self._next_fetch = 0.0
 
     def fetch_data(self):
-        with self._lock:  # one fetch for all concurrent callers
-            if time.monotonic() >= self._next_fetch:
-                self._fetch()
-            if self._keys is None:
-                raise KeysUnavailable
-            return self._keys
+        # One fetch for all concurrent callers, who wait for it only while there are no keys.
+        if self._lock.acquire(blocking=self._keys is None):
+            try:
+                if time.monotonic() >= self._next_fetch:
+                    self._fetch()
+            finally:
+                self._lock.release()
+        if self._keys is None:
+            raise KeysUnavailable
+        return self._keys
 
     def _fetch(self):
         try:
             with urllib.request.urlopen(self.uri, timeout=5) as response:
-                self._keys = {"keys": [key for key in json.load(response)["keys"] if key.get("crv") == "Ed25519"]}
-            self.jwk_set_cache.put(self._keys)
+                found = [key for key in json.load(response)["keys"] if key.get("crv") == "Ed25519"]
+            if not found:
+                raise ValueError("no keys")
+            self._keys = {"keys": found}
             self._next_fetch = time.monotonic() + 10
-        except (OSError, ValueError, LookupError, TypeError):
-            self._next_fetch = time.monotonic() + 1  # the keys that are there stay in use
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            self._next_fetch = time.monotonic() + 1
+        if self._keys is not None:  # after a failure, those of before stay in use
+            self.jwk_set_cache.put(self._keys)
 
 
 keys = Keys(ISSUER + "/.well-known/jwks.json")

@@ -64,7 +64,9 @@ BEGIN
 	END IF;
 	-- The events of one account are written in the order of the commits: this lock is held
 	-- until that, and what follows sees what the holder before has committed. The rows are
-	-- locked already, so that no transaction waits for rows while it holds this lock.
+	-- locked already, so that no transaction waits for rows while it holds this lock. Only
+	-- one statement of auth may hold the locks of several accounts: two could wait for each
+	-- other, and many locks fill Postgres' table. It is pruneAttachedKeys, in batches.
 	PERFORM pg_advisory_xact_lock(hashtextextended('gatehouse events ' || account, 0));
 	IF latest IS NULL THEN
 		SELECT a.version INTO latest FROM auth.accounts a WHERE a.id = account;

@@ -370,11 +370,13 @@ type UserServiceClient interface {
 	// first; none for an account that does not exist.
 	ListUserIdentities(context.Context, *ListUserIdentitiesRequest) (*ListUserIdentitiesResponse, error)
 	// UnlinkUserIdentity removes one of a user's identities and ends the sessions that
-	// began with it. The user gets a mail. The last way to sign in stays: reset the
-	// password first (ForcePasswordReset). It requires a sign-in or a Reauthenticate
-	// within the last five minutes. Errors: not_found IDENTITY_NOT_FOUND or
-	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or LAST_ADMINISTRATOR.
+	// began with it. The user gets a mail. The last way to sign in stays: disable a
+	// user who has nothing else (DisableUser). To reset the password too, unlink first:
+	// ForcePasswordReset removes the password, and may leave the identity as the last
+	// way. It requires a sign-in or a Reauthenticate within the last five minutes.
+	// Errors: not_found IDENTITY_NOT_FOUND or USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or
+	// LAST_ADMINISTRATOR.
 	UnlinkUserIdentity(context.Context, *UnlinkUserIdentityRequest) (*UnlinkUserIdentityResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no
@@ -545,11 +547,13 @@ type UserServiceHandler interface {
 	// first; none for an account that does not exist.
 	ListUserIdentities(context.Context, *ListUserIdentitiesRequest) (*ListUserIdentitiesResponse, error)
 	// UnlinkUserIdentity removes one of a user's identities and ends the sessions that
-	// began with it. The user gets a mail. The last way to sign in stays: reset the
-	// password first (ForcePasswordReset). It requires a sign-in or a Reauthenticate
-	// within the last five minutes. Errors: not_found IDENTITY_NOT_FOUND or
-	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or LAST_ADMINISTRATOR.
+	// began with it. The user gets a mail. The last way to sign in stays: disable a
+	// user who has nothing else (DisableUser). To reset the password too, unlink first:
+	// ForcePasswordReset removes the password, and may leave the identity as the last
+	// way. It requires a sign-in or a Reauthenticate within the last five minutes.
+	// Errors: not_found IDENTITY_NOT_FOUND or USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or
+	// LAST_ADMINISTRATOR.
 	UnlinkUserIdentity(context.Context, *UnlinkUserIdentityRequest) (*UnlinkUserIdentityResponse, error)
 	// ForcePasswordReset removes a user's password, ends their sessions and mails
 	// them a link to set a new one. A user who was invited and has set no

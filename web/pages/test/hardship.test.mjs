@@ -107,6 +107,35 @@ describe("without a network", () => {
     await leave();
   });
 
+  it("lets the person look first once the key of a lost call may be forgotten", async () => {
+    const { page, leave } = await openSignedIn();
+    await page.goto(`${url}/account/keys`);
+    await page.getByRole("button", { name: "Create a key" }).click();
+    const dialog = page.getByRole("dialog", { name: "Create a key" });
+    await dialog.getByLabel("Name of the key").fill("Nightly export");
+    await dialog.getByLabel("Read your profile and sessions").check();
+    const keys = [];
+    await page.route("**/CreateKey", async route => {
+      keys.push(route.request().headers()["idempotency-key"]);
+      await route.fetch(); // it takes effect, and the answer is lost
+      await route.abort("internetdisconnected");
+    });
+    await dialog.getByRole("button", { name: "Create a key" }).click();
+    await dialog.getByRole("alert").getByText("The server cannot be reached.").waitFor();
+    await page.evaluate(() => {
+      const now = Date.now;
+      Date.now = () => now() + 120_000;
+    });
+    await dialog.getByRole("button", { name: "Create a key" }).click();
+    await dialog.getByRole("alert").getByText("An earlier attempt may have taken effect.").waitFor();
+    assert.equal(new Set(keys).size, 1, "the call was repeated unasked");
+    await page.locator("ul.rows > li").getByText("Nightly export").waitFor(); // loaded again
+    await dialog.getByRole("button", { name: "Create a key" }).click();
+    await dialog.getByRole("alert").getByText("The server cannot be reached.").waitFor();
+    assert.equal(new Set(keys).size, 2, "a further press is another call");
+    await leave();
+  });
+
   it("takes what was changed after a lost answer for a call of its own", async () => {
     const { page, leave } = await open();
     const email = newEmail();
@@ -121,6 +150,8 @@ describe("without a network", () => {
     await page.getByRole("alert").getByText("The server cannot be reached.").waitFor();
     await page.unroute("**/Register");
     await page.getByLabel("Email", { exact: true }).fill(newEmail());
+    await page.getByRole("button", { name: "Create account" }).click();
+    await page.getByRole("alert").getByText("An earlier attempt may have taken effect.").waitFor();
     await page.getByRole("button", { name: "Create account" }).click();
     await page.getByRole("heading", { level: 1, name: "Hello," }).waitFor();
     await leave();

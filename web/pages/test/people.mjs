@@ -94,12 +94,13 @@ export async function picture(page, name) {
 }
 
 /** Answers the first call of a route as the gateway does five minutes after a sign-in, and lets the others pass. */
-export function refuseOnce() {
+export function refuseOnce(reason = "REAUTHENTICATION_REQUIRED") {
+  const value = Buffer.from(`\n${String.fromCharCode(reason.length)}${reason}\x12\tgatehouse`).toString("base64").replace(/=+$/, "");
   const route = call => {
     if (route.calls++ > 0) return call.continue();
     return call.fulfill({ status: 400, contentType: "application/json", body: JSON.stringify({
       code: "failed_precondition", message: "Sign in again.",
-      details: [{ type: "google.rpc.ErrorInfo", value: "ChlSRUFVVEhFTlRJQ0FUSU9OX1JFUVVJUkVEEglnYXRlaG91c2U", debug: { reason: "REAUTHENTICATION_REQUIRED", domain: "gatehouse" } }],
+      details: [{ type: "google.rpc.ErrorInfo", value, debug: { reason, domain: "gatehouse" } }],
     }) });
   };
   route.calls = 0;

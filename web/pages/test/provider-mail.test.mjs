@@ -168,10 +168,17 @@ describe("what needs a recent sign-in of somebody with a provider and an app", (
     const { enrolmentToken, secret } = await call("BeginTOTPEnrolment", {});
     await call("FinishTOTPEnrolment", { enrolmentToken, code: totp(secret) });
     await page.reload();
+    const confirm = page.getByRole("dialog", { name: "Confirm that it is you" });
+    // With a passkey the server asks for that one, and a code would not be mailed.
+    await page.route("**/ListFactors*", route => route.fulfill({ contentType: "application/json", body: JSON.stringify({ passkeys: [{ passkeyId: "1", name: "Laptop" }] }) }), { times: 1 });
+    await page.route("**/BeginLinkIdentity", refuseOnce(), { times: 1 });
+    await page.getByRole("button", { name: `Link ${providers[1].name}` }).click();
+    await confirm.getByRole("link", { name: "No passkey at hand? Set a password." }).waitFor();
+    assert.equal(await confirm.getByRole("button", { name: "Send me a code by mail" }).count(), 0);
+    await page.reload();
     const refusal = refuseOnce();
     await page.route("**/BeginLinkIdentity", refusal);
     await page.getByRole("button", { name: `Link ${providers[1].name}` }).click();
-    const confirm = page.getByRole("dialog", { name: "Confirm that it is you" });
     await confirm.getByRole("button", { name: "Send me a code by mail" }).click();
     await confirm.getByLabel("Code from the mail").fill(await mailedCode(email));
     await look(page, "confirm-code");

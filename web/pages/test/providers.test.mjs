@@ -428,6 +428,9 @@ describe("the identities of a user in the console", () => {
     const dialog = page.getByRole("dialog", { name: `Unlink ${name}?` });
     await dialog.getByText("the person gets a mail").waitFor();
     assert.deepEqual(await accessibilityFaults(page), []);
+    await page.route("**/UnlinkUserIdentity", refuseOnce("LAST_SIGN_IN_METHOD"), { times: 1 });
+    await dialog.getByRole("button", { name: "Unlink" }).click();
+    await dialog.getByRole("alert").getByText("This is the last way in for this person.").waitFor();
     const refusal = refuseOnce();
     await page.route("**/UnlinkUserIdentity", refusal);
     await dialog.getByRole("button", { name: "Unlink" }).click();

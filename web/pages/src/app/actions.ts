@@ -2,8 +2,9 @@ import { GatehouseError } from "@gatehouse/client";
 import { signal, useSignal, type Signal } from "@preact/signals";
 import { useCallback, useEffect, useRef } from "preact/hooks";
 import { newKey } from "./client.js";
-import { Cancelled, problemOf, type Problem } from "./problem.js";
+import { Cancelled, problemOf, Refusal, type Problem } from "./problem.js";
 import { goToSignIn, isSignedOut } from "./session.js";
+import { t } from "./texts.js";
 
 /** What a call waits for: the person confirms who they are, or gives up. */
 export interface Confirmation {
@@ -40,14 +41,22 @@ export interface Action<A extends unknown[]> {
   run(...args: A): Promise<boolean>;
 }
 
+/** How old a repeated key may be, in ms: some services know a key for two minutes. */
+const keyLife = 100_000;
+
+/** How often an earlier call may have taken effect unseen. What the page shows is loaded again then. */
+const doubts = signal(0);
+const doubt = new Error();
+
 /**
  * Returns an action. `work` gets the headers of its call: a repeat after a failure has the
- * same idempotency key, so that what was lost on the way takes effect once.
+ * same idempotency key, so that what was lost on the way takes effect once. Where that is
+ * not sure any more, the person looks first, and then the action is another one.
  */
 export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...args: A) => Promise<unknown>): Action<A> {
   const busy = useSignal(false);
   const problem = useSignal<Problem | undefined>(undefined);
-  const key = useRef<{ args: string; value: string } | undefined>(undefined);
+  const key = useRef<{ args: string; value: string; since: number } | undefined>(undefined);
   const latest = useRef(work);
   latest.current = work;
   const run = useCallback(async (...args: A) => {
@@ -55,20 +64,20 @@ export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...a
     busy.value = true;
     problem.value = undefined;
     const given = JSON.stringify(args);
-    if (key.current?.args !== given) key.current = { args: given, value: newKey() };
-    const call = () => confirmed(() => latest.current({ "Idempotency-Key": key.current!.value }, ...args));
+    if (key.current?.args !== given) key.current = { args: given, value: newKey(), since: Date.now() };
+    const { value, since } = key.current;
     try {
-      await call().catch((thrown: unknown) => {
-        // The call of before took effect, and the person has changed the form since: this is another one.
-        if (GatehouseError.from(thrown).reason !== "IDEMPOTENCY_KEY_REUSED") throw thrown;
-        key.current = { args: given, value: newKey() };
-        return call();
-      });
+      if (latest.current.length > 0 && Date.now() - since > keyLife) throw doubt; // work takes the key
+      await confirmed(() => latest.current({ "Idempotency-Key": value }, ...args));
       key.current = undefined;
       return true;
     } catch (thrown) {
-      if (!(thrown instanceof Cancelled)) problem.value = problemOf(thrown);
-      if (!problem.value?.retryable) key.current = undefined;
+      // With a known key, the call of before took effect, and the person has changed the form since.
+      const isDoubt = thrown === doubt || GatehouseError.from(thrown).reason === "IDEMPOTENCY_KEY_REUSED";
+      if (isDoubt) doubts.value++;
+      if (!(thrown instanceof Cancelled)) problem.value = problemOf(isDoubt ? new Refusal(t("problem.tried_before")) : thrown);
+      // A call that was refused for its rate took no effect.
+      if (!problem.value?.retryable || GatehouseError.from(thrown).code === 8) key.current = undefined;
       return false;
     } finally {
       busy.value = false;
@@ -129,7 +138,7 @@ export function useResource<T>(load: (signal: AbortSignal) => Promise<T>, deps: 
       stop.abort();
       forget?.();
     };
-  }, [attempt.value, ...deps]);
+  }, [attempt.value, doubts.value, ...deps]);
   const { value, problem } = state.value;
   if (problem) return { kind: "failed", problem, reload };
   if (value === undefined) return { kind: "loading", reload };

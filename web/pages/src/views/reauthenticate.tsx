@@ -1,6 +1,6 @@
 import type { Challenge } from "@gatehouse/client";
 import { useState } from "preact/hooks";
-import { confirmation, useAction, type Confirmation } from "../app/actions.js";
+import { confirmation, useAction, useResource, type Confirmation } from "../app/actions.js";
 import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { canUsePasskeys, passkeyProof } from "../app/proofs.js";
@@ -57,10 +57,14 @@ function First({ next }: { next: (owed: Challenge | undefined) => void }) {
     next(answer.challenge);
   });
   const byCode = useAction(async () => next((await gatehouse.account.reauthenticate({})).challenge));
+  const hasFactor = security.value?.secondFactor;
+  const hasPassword = !!security.value?.passwordChangeTime;
+  const factors = useResource(async (signal) => (hasFactor ? gatehouse.account.listFactors({}, { signal }) : undefined));
+  const hasPasskey = factors.kind === "ready" && !!factors.value?.passkeys.length;
   // For accounts without a password, which a mailed code or another provider made: their
-  // email is verified.
-  const offersCode = user.value?.emailVerified && !(security.value?.secondFactor && security.value.passwordChangeTime);
-  const offersPasskey = config.passkeys && canUsePasskeys() && security.value?.secondFactor;
+  // email is verified. With a passkey, the server asks for that one.
+  const offersCode = user.value?.emailVerified && !(hasFactor && (hasPassword || hasPasskey || factors.kind === "loading"));
+  const offersPasskey = config.passkeys && canUsePasskeys() && hasFactor;
   return (
     <>
       <Form action={byPassword} onSubmit={() => void byPassword.run()}>
@@ -86,6 +90,7 @@ function First({ next }: { next: (owed: Challenge | undefined) => void }) {
           </Button>
         </>
       )}
+      {hasPasskey && !hasPassword && <a href="/recover">{t("confirm.no_passkey")}</a>}
     </>
   );
 }

@@ -1,7 +1,8 @@
-import type { Identity } from "@gatehouse/client";
+import { GatehouseError, type Identity } from "@gatehouse/client";
 import { useState } from "preact/hooks";
 import { confirmed, notice, useResource } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
+import { Refusal } from "../../app/problem.js";
 import { t } from "../../app/texts.js";
 import { users } from "../../app/users-client.js";
 import { Button } from "../../ui/button.js";
@@ -25,7 +26,11 @@ export function UserIdentities({ userId, changes, changed }: { userId: string; c
   const [chosen, setChosen] = useState<{ identity: Identity; name: string }>();
   const unlink = async () => {
     const { identity, name } = chosen!;
-    await users.unlinkUserIdentity({ userId, identityId: identity.identityId });
+    try {
+      await users.unlinkUserIdentity({ userId, identityId: identity.identityId });
+    } catch (thrown) {
+      throw GatehouseError.from(thrown).reason === "LAST_SIGN_IN_METHOD" ? new Refusal(t("user.last_way_in")) : thrown;
+    }
     notice.value = t("connections.unlinked", { name });
     found.reload();
     changed(); // sessions that began with it have ended

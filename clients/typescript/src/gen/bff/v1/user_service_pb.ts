@@ -1867,11 +1867,13 @@ export const UserService: GenService<{
   },
   /**
    * UnlinkUserIdentity removes one of a user's identities and ends the sessions that
-   * began with it. The user gets a mail. The last way to sign in stays: reset the
-   * password first (ForcePasswordReset). It requires a sign-in or a Reauthenticate
-   * within the last five minutes. Errors: not_found IDENTITY_NOT_FOUND or
-   * USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
-   * SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or LAST_ADMINISTRATOR.
+   * began with it. The user gets a mail. The last way to sign in stays: disable a
+   * user who has nothing else (DisableUser). To reset the password too, unlink first:
+   * ForcePasswordReset removes the password, and may leave the identity as the last
+   * way. It requires a sign-in or a Reauthenticate within the last five minutes.
+   * Errors: not_found IDENTITY_NOT_FOUND or USER_NOT_FOUND, failed_precondition
+   * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED, LAST_SIGN_IN_METHOD or
+   * LAST_ADMINISTRATOR.
    *
    * @generated from rpc bff.v1.UserService.UnlinkUserIdentity
    */
