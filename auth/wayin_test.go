@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/passkeytest"
 )
 
@@ -99,6 +100,10 @@ func TestAnAdministratorWithoutAWayInCanBeChanged(t *testing.T) {
 	after, err := f.accounts.SetAccountRoles(t.Context(), &authv1.SetAccountRolesRequest{AccountId: root.GetId(), Roles: []string{"admin", "editor"}})
 	if err != nil || len(after.GetAccount().GetRoles()) != 2 {
 		t.Errorf("SetAccountRoles: %v, %v", after, err)
+	}
+	_, err = f.accounts.SetAccountRoles(t.Context(), &authv1.SetAccountRolesRequest{AccountId: root.GetId(), Roles: []string{"editor"}})
+	if fault.Reason(err) != "LAST_ADMINISTRATOR" {
+		t.Errorf("the last administrator's role is taken: %v, want LAST_ADMINISTRATOR", err)
 	}
 }
 

@@ -98,9 +98,12 @@ const (
 		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND (password_hash <> '' OR has_sign_in))`
 )
 
+const existsAnyAdministrator = `
+	SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles))`
+
 // KeepAdministrator returns a function that refuses, after a change of the account, if an
-// active administrator could sign in before it and none can any more. Errors of that:
-// failed_precondition LAST_ADMINISTRATOR.
+// active administrator could sign in before it and none can any more, or if none is left.
+// Errors of that: failed_precondition LAST_ADMINISTRATOR.
 func (s *Store) KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) (func() error, error) {
 	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), AdministratorRole) {
 		return func() error { return nil }, nil
@@ -113,10 +116,10 @@ func (s *Store) KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1
 		return nil, err
 	}
 	return func() error {
-		if !had { // those who sign in with mailed codes, or whose provider is gone
-			return nil
-		}
 		left, err := s.WaysIn.administrators(ctx, tx)
+		if err == nil && !had { // those who sign in with mailed codes, or whose provider is gone
+			err = tx.QueryRow(ctx, existsAnyAdministrator).Scan(&left)
+		}
 		if err == nil && !left {
 			err = ErrLastAdministrator
 		}
