@@ -72,7 +72,7 @@ export function ErrorPage() {
   return (
     <CardPage title={t("error.title")} lead={reasonText(reason) ?? t("problem.unknown")}>
       <div class="stack">
-        {id && /^[\w-]{1,64}$/.test(id) && <CopyField label={t("error.request_id")} value={id} />}
+        {id && /^[\w-]{1,64}$/.test(id) && <><p class="muted">{t("error.request_id")}</p><CopyField label={t("error.request_id")} value={id} /></>}
         <ButtonLink kind="primary" wide href="/sign-in">
           {t("ui.to_sign_in")}
         </ButtonLink>

@@ -106,7 +106,7 @@ function EventList() {
                   { key: "event", title: t("activity.event"), cell: (event) => <>{eventName(event)} {event.outcome !== "succeeded" && <Badge kind="danger">{t("activity.failed")}</Badge>}</> },
                   { key: "time", title: t("activity.time"), cell: (event) => <Timestamp time={event.createTime} /> },
                   { key: "device", title: t("activity.device"), minor: true, cell: (event) => <span title={event.userAgent}>{deviceName(event.userAgent)}</span> },
-                  { key: "address", title: t("activity.address"), cell: (event) => <span class="mono">{event.ipAddress}</span> },
+                  { key: "address", title: t("activity.address"), cell: (event) => event.ipAddress && <span class="mono">{event.ipAddress}</span> },
                 ]}
               />
               <div class="pager">
