@@ -1,23 +1,24 @@
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Code, type Interceptor } from "@connectrpc/connect";
 import { GatehouseError } from "./error.js";
-import { AccountService } from "./gen/bff/v1/account_service_pb.js";
-import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
-import { UserService } from "./gen/bff/v1/user_service_pb.js";
 
-/** The methods that take an Idempotency-Key: calls with the same key take effect once. */
-export const keyed: ReadonlySet<unknown> = new Set([
-  AuthService.method.refresh,
-  AuthService.method.register,
-  AuthService.method.verifyEmail,
-  AuthService.method.completeLogin,
-  AuthService.method.completeFederatedLogin,
-  AccountService.method.completeLinkIdentity,
-  AccountService.method.completeReauthentication,
-  AccountService.method.finishTOTPEnrolment,
-  AccountService.method.finishPasskeyRegistration,
-  AccountService.method.createKey,
-  UserService.method.createUser,
+/**
+ * The methods that take an Idempotency-Key: calls with the same key take effect once. By name, so
+ * that a page has the descriptions of the services that it uses alone.
+ */
+export const keyed: ReadonlySet<string> = new Set([
+  "bff.v1.AuthService/Refresh",
+  "bff.v1.AuthService/Register",
+  "bff.v1.AuthService/VerifyEmail",
+  "bff.v1.AuthService/CompleteLogin",
+  "bff.v1.AuthService/CompleteFederatedLogin",
+  "bff.v1.AccountService/CompleteLinkIdentity",
+  "bff.v1.AccountService/CompleteReauthentication",
+  "bff.v1.AccountService/FinishTOTPEnrolment",
+  "bff.v1.AccountService/FinishPasskeyRegistration",
+  "bff.v1.AccountService/CreateKey",
+  "bff.v1.UserService/CreateUser",
+  "bff.v1.WebhookService/CreateWebhook",
 ]);
 
 /** The longest delay before a retry, in ms. */
@@ -30,7 +31,7 @@ const defaultDelay = 300;
  * Idempotency-Key, which this interceptor adds.
  */
 export const retryOnce: Interceptor = (next) => async (call) => {
-  const takesKey = keyed.has(call.method);
+  const takesKey = keyed.has(`${call.service.typeName}/${call.method.name}`);
   if (takesKey && !call.header.has("Idempotency-Key")) call.header.set("Idempotency-Key", newKey());
   if (call.stream || !(takesKey || call.method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS)) return next(call);
   try {

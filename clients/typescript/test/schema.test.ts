@@ -37,7 +37,7 @@ const policy = new Map(
 
 test.each(methods.map((method) => [`${method.parent.typeName}/${method.name}`, method] as const))("%s is treated as its policy says", (name, method) => {
   const call = { method, service: method.parent } as unknown as Parameters<typeof needsNoSession>[0];
-  expect({ anyone: needsNoSession(call), takesKey: keyed.has(method) }).toEqual(policy.get(name));
+  expect({ anyone: needsNoSession(call), takesKey: keyed.has(`${method.parent.typeName}/${method.name}`) }).toEqual(policy.get(name));
 });
 
 test("the schema has the policy's methods", () => {
