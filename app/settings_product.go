@@ -35,7 +35,7 @@ func (f *productFlags) name(s *settings) string {
 	return given
 }
 
-// mailName returns the product's name without the begin of an encoded word (RFC 2047), which
+// mailName returns the product's name without the start of an encoded word (RFC 2047), which
 // readers of mails would decode.
 func (f *productFlags) mailName(s *settings) string {
 	return strings.ReplaceAll(f.name(s), "=?", "= ?")

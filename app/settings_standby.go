@@ -63,9 +63,7 @@ func (s standby) check(c *checks) {
 // login returns the URL as the service signs in with it. A URL without a user has that of
 // the service's login.
 func (s standby) login(given login) (url string, otherPasswords []string, err error) {
-	_, rest, isURI := strings.Cut(s.url, "://")
-	authority, _, _ := strings.Cut(rest, "/")
-	if strings.Contains(authority, "@") || !isURI && strings.Contains(s.url, "user") {
+	if schema.HasUser(s.url) {
 		return s.url, nil, nil
 	}
 	url, err = schema.ServiceURL(s.url, given.role.Name, given.role.Password)

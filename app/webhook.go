@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"gatehouse/auth/webhooks"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -138,7 +139,7 @@ func (l *listener) listen(ctx context.Context) error {
 			if err = l.refresh(ctx); err == nil {
 				continue
 			}
-			ended, err = l.endOf(err, id)
+			ended, err = l.endOf(ctx, err, id)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -167,16 +168,19 @@ func isStale(reason string) bool {
 // endOf returns the end of a stream that an error means, if another stream may follow: the
 // gateway is unavailable or wants another token, or its connection broke after the first
 // stream began.
-func (l *listener) endOf(err error, id string) (*bffv1.Ended, error) {
+func (l *listener) endOf(ctx context.Context, err error, id string) (*bffv1.Ended, error) {
 	reason := fault.Reason(err)
+	delay, _ := fault.RetryDelay(err)
 	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
 	case reason == "" && id != "":
 		fmt.Fprintln(l.out, "The connection to the gateway is lost. It is opened again.")
 		return &bffv1.Ended{Reason: "SERVICE_UNAVAILABLE"}, nil
 	case reason == "":
 		return nil, err
 	case connect.CodeOf(err) == connect.CodeUnavailable:
-		return &bffv1.Ended{Reason: "SERVICE_UNAVAILABLE"}, nil
+		return &bffv1.Ended{Reason: "SERVICE_UNAVAILABLE", RetryDelay: durationpb.New(delay)}, nil
 	case isStale(reason):
 		return &bffv1.Ended{Reason: reason}, nil
 	}
@@ -188,13 +192,13 @@ func (l *listener) endOf(err error, id string) (*bffv1.Ended, error) {
 func (l *listener) stream(ctx context.Context, id *string) (*bffv1.Ended, error) {
 	stream, err := l.webhooks.ListenEvents(ctx, &bffv1.ListenEventsRequest{Types: l.command.Types, ListenerId: *id})
 	if err != nil {
-		return l.endOf(err, *id)
+		return l.endOf(ctx, err, *id)
 	}
 	defer func() { _ = stream.Close() }()
 	for {
 		message, err := stream.Receive()
 		if err != nil {
-			return l.endOf(err, *id)
+			return l.endOf(ctx, err, *id)
 		}
 		if *id == "" {
 			fmt.Fprintln(l.out, "Listening.")

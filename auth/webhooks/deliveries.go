@@ -158,10 +158,11 @@ func deliveryByID(ctx context.Context, tx pgx.Tx, webhook, id string) (*authv1.D
 	return found.delivery, nil
 }
 
-// It leaves an attempt that is under way alone.
+// It leaves an attempt that is under way alone, and ends a lease that is over: the result of
+// its attempt is not recorded any more.
 const retryDelivery = `
 	UPDATE auth.deliveries d SET
-		fail_time = NULL, attempts = CASE WHEN d.lease_time > now() THEN d.attempts ELSE 0 END,
+		fail_time = NULL, lease_time = CASE WHEN d.lease_time > now() THEN d.lease_time END, attempts = CASE WHEN d.lease_time > now() THEN d.attempts ELSE 0 END,
 		next_attempt_time = CASE WHEN d.lease_time > now() THEN d.next_attempt_time ELSE now() END
 	WHERE d.id = @id AND d.webhook_id = @webhook_id AND d.sent_time IS NULL`
 

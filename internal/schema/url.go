@@ -28,6 +28,22 @@ func ServiceURL(databaseURL, role, password string) (string, error) {
 		strings.Join(otherSettings(databaseURL), " "), quote(role), quote(password), quote(conn.Database)), nil
 }
 
+// HasUser reports whether databaseURL itself, in either form, names a user.
+func HasUser(databaseURL string) bool {
+	if _, rest, isURI := strings.Cut(databaseURL, "://"); isURI {
+		if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
+			return true
+		}
+		_, query, _ := strings.Cut(rest, "?")
+		return slices.ContainsFunc(strings.Split(query, "&"), func(parameter string) bool {
+			return strings.HasPrefix(parameter, "user=")
+		})
+	}
+	found := false
+	eachSetting(databaseURL, func(key, _ string) { found = found || key == "user" })
+	return found
+}
+
 // replaced are the parameters that ServiceURL sets.
 var replaced = []string{"user", "password", "dbname", "database"}
 
@@ -68,21 +84,29 @@ func escape(s string) string {
 }
 
 // otherSettings returns the settings of a string of keywords and values that are not
-// replaced. pgx has parsed it before, so it is well formed.
+// replaced.
 func otherSettings(dsn string) []string {
 	var kept []string
+	eachSetting(dsn, func(key, value string) {
+		if !slices.Contains(replaced, key) {
+			kept = append(kept, key+"="+value)
+		}
+	})
+	return kept
+}
+
+// eachSetting calls take for each keyword and value of a string that pgx has parsed before,
+// so that it is well formed.
+func eachSetting(dsn string, take func(key, value string)) {
 	for {
 		dsn = strings.TrimLeft(dsn, whitespace)
 		key, rest, ok := strings.Cut(dsn, "=")
 		if !ok {
-			return kept
+			return
 		}
-		key = strings.TrimRight(key, whitespace)
 		rest = strings.TrimLeft(rest, whitespace)
 		value := rest[:valueLength(rest)]
-		if !slices.Contains(replaced, key) {
-			kept = append(kept, key+"="+value)
-		}
+		take(strings.TrimRight(key, whitespace), value)
 		dsn = rest[len(value):]
 	}
 }

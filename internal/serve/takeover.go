@@ -59,8 +59,8 @@ func TakeOver(w http.ResponseWriter, r *http.Request, stop func()) (*TakenOver, 
 	return taken, nil
 }
 
-// mostUnread bounds what is read from a client whose response goes on. More than the end of
-// its request is none of a well-behaved one's.
+// mostUnread bounds what is read from a client whose response goes on. A
+// well-behaved client sends nothing after its request.
 const mostUnread = 1 << 10
 
 // Watch calls lost when the client closes the connection, or End does; call it before End.
@@ -100,7 +100,7 @@ func (t *TakenOver) Write(p []byte) (int, error) {
 
 var errCutOff = errors.New("the response is cut off")
 
-// Interrupt ends a Write that waits for the client, and all later ones, with an error.
+// Interrupt makes a blocked Write, and all later ones, fail.
 func (t *TakenOver) Interrupt() {
 	t.interrupted.Store(true)
 	_ = t.conn.SetWriteDeadline(time.Now())

@@ -4,7 +4,7 @@ import { GatehouseError } from "./error.js";
 
 /**
  * The methods that take an Idempotency-Key: calls with the same key take effect once. By name, so
- * that a page has the descriptions of the services that it uses alone.
+ * that a bundle includes only the services that it uses.
  */
 export const keyed: ReadonlySet<string> = new Set([
   "bff.v1.AuthService/Refresh",
