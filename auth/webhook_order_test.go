@@ -146,6 +146,25 @@ func TestAFailureAfterALostLeaseIsNotRecorded(t *testing.T) {
 	}
 }
 
+// The attempt of that lease may still be about to record its result.
+func TestARetryEndsALeaseThatIsOver(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	made := h.createWebhook(t, "https://example.com/hooks", func(r *authv1.CreateWebhookRequest) { r.Types = []string{"user.created"} })
+	h.create(t, "ada@example.com", password)
+	h.exec(t, `UPDATE auth.deliveries SET attempts = 10, lease_time = now() - interval '1 second'`)
+	listed, err := h.webhooks().ListDeliveries(t.Context(), &authv1.ListDeliveriesRequest{WebhookId: made.GetWebhook().GetWebhookId()})
+	if err != nil || len(listed.GetDeliveries()) != 1 {
+		t.Fatalf("ListDeliveries: %v, %v", listed, err)
+	}
+	if _, err := h.webhooks().RetryDelivery(t.Context(), &authv1.RetryDeliveryRequest{WebhookId: made.GetWebhook().GetWebhookId(), DeliveryId: listed.GetDeliveries()[0].GetDeliveryId()}); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.count(t, `SELECT count(*) FROM auth.deliveries WHERE lease_time IS NULL AND attempts = 0`); n != 1 {
+		t.Error("the delivery keeps the lease of an earlier attempt")
+	}
+}
+
 // A transaction that ends a session waits for one that changes the account, although they
 // lock no common row: its event is later, and has the version that the other one made.
 func TestEventsOfOneAccountAreWrittenInTheOrderOfTheCommits(t *testing.T) {
