@@ -49,7 +49,7 @@ func SystemAndLSN(ctx context.Context, db Querier) (system, lsn string, err erro
 	}
 	at, ok := parsePosition(text)
 	if !ok {
-		return "", "", errors.New("Postgres returned no position")
+		return "", "", errors.New("the database returned no position")
 	}
 	return at.system, at.lsn, nil
 }
