@@ -74,6 +74,8 @@ const (
 // Standby is a pool of connections to a standby of a service's database.
 type Standby struct {
 	pool        *pgxpool.Pool
+	limit       int32        // of connections
+	inUse       atomic.Int32 // connections, including those that are being opened
 	pooled      atomic.Bool  // a pooler is between this process and the standby
 	pausedUntil atomic.Int64 // in Unix nanoseconds; 0 while the standby is asked
 	pausedFor   atomic.Int64 // the outcome of the read before the pause
@@ -107,6 +109,7 @@ func OpenStandby(ctx context.Context, url, service string, otherPasswords ...str
 	if !strings.Contains(url, execMode) {
 		config.BeforeConnect, config.AfterConnect = s.avoidPrepared, s.detectPooler
 	}
+	s.limit = config.MaxConns
 	s.pool, err = newPool(ctx, config, newPasswords(config.ConnConfig.Password, otherPasswords))
 	if err != nil {
 		return nil, fmt.Errorf("open the standby of %s: %w", service, err)
@@ -263,7 +266,8 @@ const historyKey = "gatehouse: history"
 
 // attempt returns the rows of each query if the standby has replayed their positions.
 func (s *Standby) attempt(ctx context.Context, queries []any) (state string, found []*readRows, err error) {
-	if stat := s.pool.Stat(); stat.AcquiredConns() >= stat.MaxConns() {
+	defer s.inUse.Add(-1)
+	if s.inUse.Add(1) > s.limit {
 		return "", nil, errBusy
 	}
 	acquiring, cancel := context.WithTimeout(ctx, standbyAcquireLimit)

@@ -165,7 +165,8 @@ func (n *node) run(t testing.TB, program string, args ...string) {
 	}
 }
 
-// start starts the server, and waits until it answers.
+// start starts the server, and waits until it answers. It starts it again if the server
+// ends because a child of the server before has its shared memory still.
 func (n *node) start(t testing.TB) {
 	t.Helper()
 	log, err := os.OpenFile(filepath.Join(n.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -173,16 +174,10 @@ func (n *node) start(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	n.cmd = exec.Command(filepath.Join(n.bin, "postgres"), "-D", n.data(), "-p", n.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+n.dir,
-		"-c", "shared_buffers=64MB", "-c", "wal_retrieve_retry_interval=200ms", "-c", "jit=off")
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: n.as}
-	n.cmd.Dir, n.cmd.Stdout, n.cmd.Stderr = "/", log, log
-	n.ended = make(chan struct{})
-	if err := n.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(n.cmd, n.ended)
 	for deadline := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
+		if n.hasEnded() {
+			n.launch(t, log)
+		}
 		conn, err := pgx.Connect(t.Context(), n.url("postgres"))
 		if err == nil {
 			_ = conn.Close(t.Context())
@@ -195,11 +190,46 @@ func (n *node) start(t testing.TB) {
 	}
 }
 
-// signal sends a signal to the server and then to its children, as they were when the
-// server got it.
+func (n *node) launch(t testing.TB, log *os.File) {
+	t.Helper()
+	n.cmd = exec.Command(filepath.Join(n.bin, "postgres"), "-D", n.data(), "-p", n.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+n.dir,
+		"-c", "shared_buffers=64MB", "-c", "wal_retrieve_retry_interval=200ms", "-c", "jit=off")
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: n.as}
+	n.cmd.Dir, n.cmd.Stdout, n.cmd.Stderr = "/", log, log
+	n.ended = make(chan struct{})
+	if err := n.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(n.cmd, n.ended)
+}
+
+// hasEnded reports whether the server doesn't run.
+func (n *node) hasEnded() bool {
+	if n.cmd == nil {
+		return true
+	}
+	select {
+	case <-n.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// signal sends a signal to the server and to its children: to those of before, since a
+// server that has ended is no longer their parent, and to those that it had when it got the
+// signal.
 func (n *node) signal(signal syscall.Signal) {
 	pid := n.cmd.Process.Pid
+	children := childrenOf(pid)
 	_ = syscall.Kill(pid, signal)
+	for _, child := range append(children, childrenOf(pid)...) {
+		_ = syscall.Kill(child, signal)
+	}
+}
+
+// childrenOf returns the processes that a process has started and that run.
+func childrenOf(pid int) (children []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
 		text, err := os.ReadFile(path)
@@ -208,26 +238,23 @@ func (n *node) signal(signal syscall.Signal) {
 		}
 		_, after, _ := strings.Cut(string(text), ") ") // the name, in parentheses
 		var state string
-		var parent, child int
+		var parent int
 		if _, err := fmt.Sscan(after, &state, &parent); err != nil || parent != pid {
 			continue
 		}
-		if child, err = strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-			_ = syscall.Kill(child, signal)
+		if child, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+			children = append(children, child)
 		}
 	}
+	return children
 }
 
 func (n *node) kill() {
-	if n.cmd == nil {
+	if n.hasEnded() {
 		return
 	}
-	select {
-	case <-n.ended:
-	default:
-		n.signal(syscall.SIGKILL)
-		<-n.ended
-	}
+	n.signal(syscall.SIGKILL)
+	<-n.ended
 }
 
 func execute(t testing.TB, databaseURL, statement string) {
