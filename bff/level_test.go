@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/accesstoken"
+	"gatehouse/internal/apikey"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
 )
@@ -167,6 +169,35 @@ func TestAnUpstreamLearnsHowItsCallerSignedIn(t *testing.T) {
 		claims := h.verifyIdentity(t, strings.TrimPrefix(authorization, "Bearer "))
 		if got := fmt.Sprint(claims["acr"], " ", claims["amr"], " ", claims["auth_time"] != nil); got != test.want {
 			t.Errorf("signed in by %s %v: the upstream got %s, want %s", test.acr, test.amr, got, test.want)
+		}
+	}
+}
+
+// A key has the level at which its owner made it.
+func TestAKeyCountsAtItsOwnLevel(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		options options
+		level   int32
+		disable connect.Code // of a method for administrators
+		reason  string
+	}{
+		"the role needs a factor, level 1":  {options{secondFactorRoles: []string{"admin"}}, 1, connect.CodePermissionDenied, fault.ReasonPermissionDenied},
+		"the role needs a factor, level 2":  {options{secondFactorRoles: []string{"admin"}}, 2, 0, ""},
+		"everybody needs a factor, level 1": {options{secondFactor: true}, 1, connect.CodeFailedPrecondition, accesstoken.ReasonSecondFactor},
+		"everybody needs a factor, level 2": {options{secondFactor: true}, 2, 0, ""},
+		"nobody needs a factor, level 1":    {options{}, 1, 0, ""},
+	} {
+		h := newHarness(t, test.options)
+		answer(h.backend, authv1.APIKeyServiceCheckKeyProcedure, func(context.Context, *authv1.CheckKeyRequest) (*authv1.CheckKeyResponse, error) {
+			return &authv1.CheckKeyResponse{AccountId: alice, Scopes: []string{"users:write"}, Roles: []string{"admin"}, Level: test.level, ExpiresIn: 3600}, nil
+		})
+		answer(h.backend, authv1.AccountServiceSetAccountStatusProcedure, func(context.Context, *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
+			return &authv1.SetAccountStatusResponse{Account: accountOf(bob)}, nil
+		})
+		_, got := ask(t, h.users.DisableUser, &bffv1.DisableUserRequest{UserId: bob}, apikey.Format(uuid.New(), [32]byte{1}))
+		if code := connect.CodeOf(got.err); got.err == nil != (test.disable == 0) || got.err != nil && (code != test.disable || fault.Reason(got.err) != test.reason) {
+			t.Errorf("%s: got %v, want %v %s", name, got.err, test.disable, test.reason)
 		}
 	}
 }

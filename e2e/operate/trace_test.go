@@ -132,7 +132,18 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 			c := newCollector(t)
 			// Without operations, so that it is traces alone that are wanted.
 			s := harness.Start(t, shape, harness.WithSettings("OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_BSP_SCHEDULE_DELAY=100"))
-			token := s.SignUp(t, "ada@example.com").Access
+			ada := s.SignUp(t, "ada@example.com")
+			token := ada.Access
+			if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.accounts SET email_verified = true"); err != nil {
+				t.Fatal(err)
+			}
+			key, err := ada.Client().Account.CreateKey(t.Context(), &bffv1.CreateKeyRequest{Name: "Report", Scopes: []string{"me:read"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Client(key.GetSecret()).Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+				t.Fatalf("GetMe with a key: %v", err)
+			}
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
 			if err != nil {
 				t.Fatal(err)
@@ -212,7 +223,7 @@ func wantNoSecretTraced(t *testing.T, s *harness.System, c *collector, token str
 	if !c.holds("AuthService/Login") {
 		t.Error("nothing is found in the traces")
 	}
-	for _, secret := range []string{harness.Password, guess, "ada@example.com", token, "ghr_"} {
+	for _, secret := range []string{harness.Password, guess, "ada@example.com", token, "ghr_", "ghk_"} {
 		if c.holds(secret) {
 			t.Errorf("the traces hold %q", secret)
 		}

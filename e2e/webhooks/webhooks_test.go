@@ -4,6 +4,8 @@ package webhooks
 import (
 	"bytes"
 	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -252,6 +255,11 @@ func TestWhatHappensWhileAnEndpointIsDownArrives(t *testing.T) {
 		}
 	}
 	wantSigned(t, made.GetSecret(), e.got())
+	rotated, err := p.Client().Webhooks.RotateSecret(t.Context(), &bffv1.RotateSecretRequest{WebhookId: made.GetWebhook().GetWebhookId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSecretNowhere(t, s, made.GetSecret(), rotated.GetSecret())
 	for _, one := range e.got() {
 		for _, personal := range []string{"example.com", "Ada", "Lovelace"} {
 			if bytes.Contains(one.body, []byte(personal)) {
@@ -261,5 +269,26 @@ func TestWhatHappensWhileAnEndpointIsDownArrives(t *testing.T) {
 	}
 	if n := s.Count(t, `SELECT count(*) FROM auth.events e WHERE e.account_id = $1 AND (e.data::text LIKE '%example.com%' OR e.data - '{userId,version}'::text[] <> '{}')`, users[0]); n != 0 {
 		t.Errorf("%d stored events of the deleted user hold more than ids", n)
+	}
+}
+
+// wantSecretNowhere looks for the secrets of webhooks in the logs and the tables.
+func wantSecretNowhere(t *testing.T, s *harness.System, secrets ...string) {
+	t.Helper()
+	for _, secret := range secrets {
+		encoded := strings.TrimPrefix(secret, "whsec_")
+		raw, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil || len(raw) < 24 {
+			t.Fatalf("the secret has %d bytes: %v", len(raw), err)
+		}
+		for name, process := range s.Processes {
+			if text := process.Stderr.String(); strings.Contains(text, encoded) || len(text) < 100 {
+				t.Errorf("the log of %s has a secret, or nothing", name)
+			}
+		}
+		harness.WantInNoTable(t, s.Owner, encoded)
+		if n := s.Count(t, `SELECT count(*) FROM auth.webhook_secrets w WHERE position('`+hex.EncodeToString(raw)+`' IN w::text) > 0`); n != 0 {
+			t.Errorf("%d rows have the bytes of a secret", n)
+		}
 	}
 }

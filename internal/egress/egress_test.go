@@ -248,3 +248,12 @@ func TestWhatIsWrongWithAURLIsSaid(t *testing.T) {
 		}
 	}
 }
+
+// A proxy of the environment would resolve the name itself, past the check of the address.
+func TestTheClientUsesNoProxy(t *testing.T) {
+	t.Parallel()
+	transport, ok := egress.Dialer{}.Client(time.Second).Transport.(*http.Transport)
+	if !ok || transport.Proxy != nil {
+		t.Errorf("the client has a transport with a proxy")
+	}
+}
