@@ -67,6 +67,11 @@ func TestRevocationIsKnownOnThreeGateways(t *testing.T) {
 	slices.Sort(latencies)
 	t.Logf("%d revocations on %d gateways: p50 %s, p99 %s, max %s", len(latencies), len(w.Gateways),
 		latencies[len(latencies)/2], latencies[len(latencies)*99/100], latencies[len(latencies)-1])
+	// The promise is a second; a machine that is busy with other tests has more time, but not
+	// as much as a poll would take that has become slow.
+	if median := latencies[len(latencies)/2]; median > 5*time.Second {
+		t.Errorf("half of the revocations took %s and more, want at most a second on a quiet machine", median)
+	}
 }
 
 // processTime returns the CPU time of this process.
