@@ -17,7 +17,7 @@ const previousRelease = "cacb93809f3e6e1438c71c4aa51d319373df6fa4"
 const beforeFactors = "3eab7a6365a2a8b9eaeccdfeec392778ce80e96c"
 
 // BuildPrevious builds the program of the previous release and returns its path. A clone
-// without its history has no previous release, so the test is skipped there.
+// without its history has no previous release.
 func BuildPrevious(t *testing.T) string {
 	t.Helper()
 	return buildCommit(t, previousRelease)
@@ -37,7 +37,7 @@ func buildCommit(t *testing.T, commit string) string {
 		if answer := strings.TrimSpace(string(said)); answer == "false" {
 			t.Fatalf("the repository has its history and lacks the commit %s of a previous release", commit)
 		}
-		t.Skip("this is no clone with its history, so the previous release can't be built: git fetch --unshallow")
+		testneed.Lacks(t, "this is no clone with its history, so the previous release can't be built", "run git fetch --unshallow")
 	}
 	dir := t.TempDir()
 	archive := filepath.Join(dir, "previous.tar")
