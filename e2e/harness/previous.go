@@ -7,11 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"gatehouse/internal/release"
 	"gatehouse/internal/testneed"
 )
-
-// previousRelease is the commit of the release before this one. A release changes it.
-const previousRelease = "cacb93809f3e6e1438c71c4aa51d319373df6fa4"
 
 // beforeFactors is the last commit whose auth knows no second factors.
 const beforeFactors = "3eab7a6365a2a8b9eaeccdfeec392778ce80e96c"
@@ -20,7 +18,7 @@ const beforeFactors = "3eab7a6365a2a8b9eaeccdfeec392778ce80e96c"
 // without its history has no previous release.
 func BuildPrevious(t *testing.T) string {
 	t.Helper()
-	return buildCommit(t, previousRelease)
+	return buildCommit(t, release.Previous)
 }
 
 // BuildBeforeFactors is BuildPrevious for the last program that knows no second factors.
