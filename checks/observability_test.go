@@ -189,7 +189,7 @@ func TestDashboardsAndAlertsNameDocumentedMetrics(t *testing.T) {
 	}
 }
 
-// panelless are metrics of alerts that need no panel.
+// panelless are metrics of alerts without a panel.
 var panelless = []string{
 	"gatehouse_database_standby_reads_total",
 }
