@@ -189,6 +189,52 @@ func TestDashboardsAndAlertsNameDocumentedMetrics(t *testing.T) {
 	}
 }
 
+// panelless are metrics of alerts without a panel.
+var panelless = []string{
+	"gatehouse_database_standby_reads_total",
+}
+
+// A dashboard shows what an alert is about: how it was before, and which process it
+// concerns.
+func TestEveryMetricOfAnAlertIsOnADashboard(t *testing.T) {
+	t.Parallel()
+	metricsOf := func(expr string) (names []string) {
+		expr = timeRange.ReplaceAllString(quotedText.ReplaceAllString(expr, ""), "")
+		expr = grouping.ReplaceAllString(selector.ReplaceAllString(expr, "$1"), "")
+		for _, name := range identifier.FindAllString(expr, -1) {
+			if !slices.Contains(promQL, name) {
+				for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+					name = strings.TrimSuffix(name, suffix)
+				}
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	shown := map[string]bool{}
+	for _, one := range dashboards(t) {
+		for _, panel := range one.Panels {
+			for _, target := range panel.Targets {
+				for _, name := range metricsOf(target.Expr) {
+					shown[name] = true
+				}
+			}
+		}
+	}
+	checked := map[string]bool{}
+	for _, one := range rules(t) {
+		for _, name := range metricsOf(one.Expr) {
+			checked[name] = true
+			if !shown[name] && !slices.Contains(panelless, name) {
+				t.Errorf("%s: no dashboard shows %s", one.Alert, name)
+			}
+		}
+	}
+	if len(checked) < 20 || !checked["gatehouse_auth_audit_open_age_seconds"] || !checked["up"] {
+		t.Errorf("the alerts name %q, fewer metrics than expected: does this test still find them?", slices.Sorted(maps.Keys(checked)))
+	}
+}
+
 // TestDashboardsCanBeImported checks what Grafana wants of a dashboard: an id of its own,
 // panels with ids of their own, and a data source that the importing person chooses.
 func TestDashboardsCanBeImported(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"gatehouse/internal/testneed"
 )
 
 // Limits in lines.
@@ -33,7 +35,7 @@ func tracked(t *testing.T, endings ...string) []string {
 	}
 	listed, err := exec.CommandContext(t.Context(), "git", args...).Output()
 	if err != nil {
-		t.Skipf("this is no Git repository: %v", err)
+		testneed.Lacks(t, "this is no Git repository ("+err.Error()+")", "clone it")
 	}
 	deleted, err := exec.CommandContext(t.Context(), "git", "ls-files", "--deleted").Output()
 	if err != nil {

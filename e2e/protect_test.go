@@ -34,10 +34,7 @@ func startProtected(t *testing.T, issuer string) protected {
 	t.Helper()
 	testneed.Program(t, python)
 	if said, err := exec.Command(python, "-c", "import fastapi, uvicorn, jwt, cryptography").CombinedOutput(); err != nil {
-		if os.Getenv("GATEHOUSE_TEST_REQUIRE") == "" {
-			t.Skipf("packages of Python are missing: %s", said)
-		}
-		t.Fatalf("packages of Python are missing: %s", said)
+		testneed.Lacks(t, "packages of Python are missing ("+strings.TrimSpace(string(said))+")", "install them")
 	}
 	address := harness.FreeAddress(t)
 	_, port, err := net.SplitHostPort(address)

@@ -11,7 +11,8 @@ import (
 // Guarantee 11: the previous release is upgraded and rolled back under sign-ins, refreshes
 // and writes. No call fails, and nobody is signed out. Copies of both releases run side by
 // side on the schema of this one, in every combination of the rolling order, while this
-// release closes the table of the audit log.
+// release closes the table of the audit log. A setting that the previous release does not
+// know counts from the end of the roll-out, and stays in the environment for the rollback.
 func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 	previous := harness.BuildPrevious(t)
 	owner := pgtest.Empty(t)
@@ -22,6 +23,7 @@ func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 		t.Fatalf("schema apply of the previous release: exit status %d, said %s", status, apply.Stderr.String())
 	}
 	conn := pgtest.Connect(t, owner)
+	knowsRule := recordsSettings(t, conn)
 	if _, err := conn.Exec(t.Context(), oldEvent); err != nil {
 		t.Fatal(err)
 	}
@@ -33,6 +35,7 @@ func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 	}
 	setProgram(previous)
 	known := harness.StartKnownCopies(t, pair, previous)
+	wantRefused(t, pair[0], known, previous)
 	c := startCrowd(t, pair)
 
 	if status, said := harness.RunCommand(t, env, "schema", "apply"); status != 0 {
@@ -49,11 +52,21 @@ func TestAnUpgradeAndItsRollbackLoseNoRequest(t *testing.T) {
 		}
 	}
 	setProgram("")
+	setEverywhere(pair)
 	harness.StartCopies(t, pair) // of services that the previous release lacks
 	roll("upgrade")
+	wantProduct(t, pair)
 	setProgram(previous)
+	if !knowsRule {
+		t.Log("the previous release does not know of recorded settings: the new one is unset for the rollback")
+		wantRefused(t, pair[0], known, previous)
+		unsetEverywhere(pair)
+	}
 	roll("rollback")
 	c.wantNothingLost(t, pair[0])
+	if knowsRule {
+		wantIgnored(t, pair, known)
+	}
 	var closed, old int
 	if err := conn.QueryRow(t.Context(), closedAudit).Scan(&closed, &old); err != nil || closed != 1 || old != 1 {
 		t.Errorf("%d tables of the audit log were closed, and %d old events are listed, %v; want one of each", closed, old, err)

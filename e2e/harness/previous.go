@@ -7,20 +7,18 @@ import (
 	"strings"
 	"testing"
 
+	"gatehouse/internal/release"
 	"gatehouse/internal/testneed"
 )
-
-// previousRelease is the commit of the release before this one. A release changes it.
-const previousRelease = "cacb93809f3e6e1438c71c4aa51d319373df6fa4"
 
 // beforeFactors is the last commit whose auth knows no second factors.
 const beforeFactors = "3eab7a6365a2a8b9eaeccdfeec392778ce80e96c"
 
 // BuildPrevious builds the program of the previous release and returns its path. A clone
-// without its history has no previous release, so the test is skipped there.
+// without its history has no previous release.
 func BuildPrevious(t *testing.T) string {
 	t.Helper()
-	return buildCommit(t, previousRelease)
+	return buildCommit(t, release.Previous)
 }
 
 // BuildBeforeFactors is BuildPrevious for the last program that knows no second factors.
@@ -37,7 +35,7 @@ func buildCommit(t *testing.T, commit string) string {
 		if answer := strings.TrimSpace(string(said)); answer == "false" {
 			t.Fatalf("the repository has its history and lacks the commit %s of a previous release", commit)
 		}
-		t.Skip("this is no clone with its history, so the previous release can't be built: git fetch --unshallow")
+		testneed.Lacks(t, "this is no clone with its history, so the previous release can't be built", "run git fetch --unshallow")
 	}
 	dir := t.TempDir()
 	archive := filepath.Join(dir, "previous.tar")

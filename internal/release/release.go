@@ -1,4 +1,4 @@
-// Package release has the version of this source.
+// Package release has the version of this source, and the release before it.
 package release
 
 // Version is the version of the next release. The OpenAPI document and both clients have

@@ -18,14 +18,20 @@ func Program(t testing.TB, names ...string) string {
 			return path
 		}
 	}
-	lacks := "this machine lacks " + strings.Join(names, " and ")
+	Lacks(t, "this machine lacks "+strings.Join(names, " and "), "install it")
+	return ""
+}
+
+// Lacks ends a test that cannot run here, such as in a clone without its history. It says
+// what is missing and what to do about it.
+func Lacks(t testing.TB, what, fix string) {
+	t.Helper()
 	switch value := os.Getenv("GATEHOUSE_TEST_REQUIRE"); value {
 	case "all":
-		t.Fatal(lacks + ", and GATEHOUSE_TEST_REQUIRE=all permits no skip: install it")
+		t.Fatalf("%s, and GATEHOUSE_TEST_REQUIRE=all permits no skip: %s", what, fix)
 	case "":
-		t.Skip(lacks + ": install it to run this test")
+		t.Skipf("%s: %s to run this test", what, fix)
 	default:
 		t.Fatalf("GATEHOUSE_TEST_REQUIRE is %q: set it to all, or unset it", value)
 	}
-	return ""
 }

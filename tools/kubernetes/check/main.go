@@ -1,7 +1,8 @@
 // Command check applies the Helm chart to a real API server: the manifests of each set of
 // values as a dry run with strict validation, in a namespace that enforces the restricted
-// standard of pod security, and then one set of values after the other to the same
-// release, as upgrades do. scripts/kubernetes.sh runs it:
+// standard of pod security, then one set of values after the other to the same release, and
+// then the chart of the previous release and this one, as upgrades do. scripts/kubernetes.sh
+// runs it:
 //
 //	check ROOT APISERVER ETCD GATEWAY_CRDS
 //
@@ -52,6 +53,9 @@ func check(ctx context.Context, root, apiserver, etcd, crds string) error {
 	if err != nil {
 		return err
 	}
+	if len(sets) < 7 {
+		return fmt.Errorf("%d sets of values, want 7 or more", len(sets))
+	}
 	var failures []error
 	for _, set := range sets {
 		namespace := namespaceOf(set)
@@ -62,6 +66,7 @@ func check(ctx context.Context, root, apiserver, etcd, crds string) error {
 	}
 	failures = append(failures, server.refusesMistakes(ctx, sets[0]))
 	failures = append(failures, server.upgrades(ctx, sets))
+	failures = append(failures, server.upgradesFromPrevious(ctx, root, sets))
 	if err := errors.Join(failures...); err != nil {
 		return err
 	}
@@ -106,9 +111,6 @@ func valueSets(root string) ([]set, error) {
 		}
 		sets = append(sets, set{name, manifests})
 	}
-	if len(sets) < 7 {
-		return nil, fmt.Errorf("%d sets of values, want 7 or more", len(sets))
-	}
 	return sets, nil
 }
 
@@ -133,15 +135,7 @@ func (s *server) upgrades(ctx context.Context, sets []set) error {
 	}
 	// The first one again at the end is the way back.
 	for _, set := range append(slices.Clone(sets), sets[0]) {
-		for _, manifest := range set.manifests {
-			if !strings.Contains(manifest.Text, "helm.sh/hook-delete-policy: before-hook-creation") {
-				continue
-			}
-			if err := s.remove(ctx, manifest.Text, namespace); err != nil {
-				return fmt.Errorf("upgrade to %s: %w", set.name, err)
-			}
-		}
-		if err := s.applyAll(ctx, set, namespace, false); err != nil {
+		if err := s.change(ctx, set, namespace); err != nil {
 			return fmt.Errorf("upgrade to %s: %w", set.name, err)
 		}
 	}
