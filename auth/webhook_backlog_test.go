@@ -50,3 +50,40 @@ func TestABacklogBehindASlowEventIsSeldomWritten(t *testing.T) {
 		t.Errorf("%d pairs of events were sent in another order than theirs", n)
 	}
 }
+
+// Enabling an endpoint writes the first event of each account and what was attempted before,
+// and not the events that wait for those. All arrive, in the order of their account.
+func TestEnablingAnEndpointSeldomWritesWhatWaits(t *testing.T) {
+	t.Parallel()
+	const events, accounts = 200, 3
+	h, _, made := newWebhookHarness(t, nil, func(r *authv1.CreateWebhookRequest) { r.Types = []string{"user.created"} })
+	id := made.GetWebhook().GetWebhookId()
+	if _, err := h.webhooks().UpdateWebhook(t.Context(), &authv1.UpdateWebhookRequest{WebhookId: id, Enabled: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+	// Neither the first event of an account nor those behind it are due for an hour.
+	h.exec(t, `
+		WITH owners AS (SELECT n, gen_random_uuid() AS id FROM generate_series(1, $2::integer) n), written AS (
+			INSERT INTO auth.events (type, account_id, version, data, create_time)
+			SELECT 'user.created', o.id, e, jsonb_build_object('userId', o.id), now() + interval '1 millisecond' * e FROM owners o, generate_series(1, $3::integer) e
+			RETURNING id, account_id, create_time)
+		INSERT INTO auth.deliveries (event_id, webhook_id, account_id, event_time, next_attempt_time)
+		SELECT id, $1::uuid, account_id, create_time, now() + interval '1 hour' FROM written`, id, accounts, events)
+	h.exec(t, `
+		UPDATE auth.deliveries SET attempts = 1
+		WHERE id = (SELECT id FROM auth.deliveries ORDER BY event_time DESC LIMIT 1)`)
+	if _, err := h.webhooks().UpdateWebhook(t.Context(), &authv1.UpdateWebhookRequest{WebhookId: id, Enabled: new(true)}); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.count(t, `SELECT count(*) FROM auth.deliveries WHERE next_attempt_time <= now()`); n != accounts+1 {
+		t.Errorf("%d deliveries are due, want the first of each of %d accounts and the one that was attempted", n, accounts)
+	}
+	h.exec(t, `UPDATE auth.deliveries SET attempts = 0`) // it would wait for half a minute
+	h.run(t)
+	h.until(t, accounts*events, `SELECT count(*) FROM auth.deliveries WHERE sent_time IS NOT NULL`)
+	if n := h.count(t, `
+		SELECT count(*) FROM auth.deliveries a JOIN auth.deliveries b USING (webhook_id, account_id)
+		WHERE a.event_time < b.event_time AND a.sent_time > b.sent_time`); n != 0 {
+		t.Errorf("%d pairs of events were sent in another order than theirs", n)
+	}
+}

@@ -1,8 +1,8 @@
 // Command bench measures a Gatehouse binary and prints one table: GetMe, the composed
 // call, in one process, in three, and through a bare gateway and one on Fastify with
 // the same services; calls compared with bare handlers; cached responses; closed and
-// open loops up to three times the capacity; a noisy neighbour; signing in; searches; the start
-// time and idle memory of up. It also shows the aims and whether they were met, and
+// open loops up to three times the capacity; a noisy neighbour; signing in; refreshes and
+// announced changes; searches; the start time and idle memory of up. It also shows the aims and whether they were met, and
 // writes a full run to a dated file.
 //
 // The servers run as processes on an embedded Postgres that bench starts with up's
@@ -39,6 +39,7 @@ type options struct {
 	starts      int
 	idle        time.Duration
 	binary      string
+	before      string // an older binary, to compare refreshes with
 	only        string
 	profiles    string
 	searched    int           // profiles
@@ -85,6 +86,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.starts, "starts", 7, "how often up is started")
 	flags.DurationVar(&o.idle, "idle", 5*time.Second, "idle time of up before its memory is measured")
 	flags.StringVar(&o.binary, "binary", "", "path of a Gatehouse binary; built from source by default")
+	flags.StringVar(&o.before, "before", "", "path of an older Gatehouse binary, whose refreshes are measured in turn with those of this one")
 	flags.StringVar(&o.only, "only", "", "comma-separated parts to measure, of "+strings.Join(partNames(), ", ")+"; default all")
 	flags.DurationVar(&o.within, "within", 10*time.Minute, "time limit of the whole run; a group that exceeds its share measures fewer rounds, at least one")
 	flags.StringVar(&o.results, "results", "", "write the results to a dated file in this folder; by default a full run writes to "+resultsFolder+", a run with -only nowhere")
@@ -192,6 +194,8 @@ var parts = []struct {
 	{"neighbour", 25, (*results).measureNeighbour},
 	{"roundtrips", 10, (*results).measureRoundTrips},
 	{"signin", 50, (*results).measureSignIns},
+	{"refreshes", 30, (*results).measureRefreshes},
+	{"announcements", 30, (*results).measureAnnouncements},
 	{"search", 60, (*results).measureSearch},
 }
 

@@ -27,6 +27,8 @@ type results struct {
 	neighbour   neighbour
 	roundTrips  roundTrips
 	signIns     signIns
+	refreshes   refreshes
+	announced   announcements
 	searches    searches
 	firstStart  []float64 // milliseconds
 	laterStart  []float64
@@ -88,7 +90,7 @@ func (r *results) table(o options) *table {
 		r.printGetMe(t)
 	}
 	for _, part := range []interface{ print(*table) }{
-		&r.bareParts, &r.cached, &r.halfLoad, &r.closedLoops, &r.overload, &r.neighbour, &r.roundTrips, &r.signIns, &r.searches,
+		&r.bareParts, &r.cached, &r.halfLoad, &r.closedLoops, &r.overload, &r.neighbour, &r.roundTrips, &r.signIns, &r.refreshes, &r.announced, &r.searches,
 	} {
 		before := len(t.lines)
 		if part.print(t); len(t.lines) > before {

@@ -118,12 +118,7 @@ func (m *searches) measure(request *usersv1.ListProfilesRequest, list func(*user
 
 // setting returns a setting of a gateway in its own process.
 func (h *stack) setting(name string) string {
-	for _, setting := range slices.Concat(h.environment["bff"], h.peers) {
-		if value, ok := strings.CutPrefix(setting, name+"="); ok {
-			return value
-		}
-	}
-	return ""
+	return settingOf(slices.Concat(h.environment["bff"], h.peers), name)
 }
 
 func (m *searches) print(t *table) {

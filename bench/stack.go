@@ -98,7 +98,7 @@ func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
 			err = errors.Join(err, h.close())
 		}
 	}()
-	h.environment, err = h.prepare(ctx, binary, dir)
+	h.environment, err = h.prepare(ctx, binary, dir, databaseName)
 	if err != nil {
 		return nil, err
 	}
@@ -209,11 +209,11 @@ func (h *stack) beginAt(ctx context.Context, address, name, program, command str
 	return p, p.answers(ctx, address)
 }
 
-// prepare creates the database and returns each command's settings, as in
-// compose.yaml. All systems share them, so that each accepts the same tokens.
-func (h *stack) prepare(ctx context.Context, binary, dir string) (map[string][]string, error) {
-	owner := h.database.URL(databaseName)
-	if err := execute(ctx, h.database.URL("postgres"), "CREATE DATABASE "+databaseName); err != nil {
+// prepare creates a database and returns each command's settings, as in
+// compose.yaml. All systems on it share them, so that each accepts the same tokens.
+func (h *stack) prepare(ctx context.Context, binary, dir, database string) (map[string][]string, error) {
+	owner := h.database.URL(database)
+	if err := execute(ctx, h.database.URL("postgres"), "CREATE DATABASE "+database); err != nil {
 		return nil, err
 	}
 	// The load sends many addresses in X-Forwarded-For.
@@ -226,7 +226,7 @@ func (h *stack) prepare(ctx context.Context, binary, dir string) (map[string][]s
 		if !service.HasTables() {
 			continue
 		}
-		url, err := schema.ServiceURL(owner, schema.RoleName(databaseName, service.Name), rand.Text())
+		url, err := schema.ServiceURL(owner, schema.RoleName(database, service.Name), rand.Text())
 		if err != nil {
 			return nil, err
 		}

@@ -68,10 +68,13 @@ const (
 	markHealthy = `
 		UPDATE auth.webhooks SET failures = 0, fail_since_time = NULL, resume_time = NULL
 		WHERE id = @webhook_id AND (failures > 0 OR fail_since_time IS NOT NULL OR resume_time IS NOT NULL)`
-	// What waits for a further attempt has it once the circuit breaker closes.
+	// What waits for a further attempt has it once the circuit breaker closes or the endpoint
+	// is enabled. What was never attempted and waits for an earlier event of its account is not
+	// written: the end of that one releases it.
 	releaseAll = `
 		UPDATE auth.deliveries d SET next_attempt_time = now()
-		WHERE d.webhook_id = @webhook_id AND ` + pending + ` AND (d.lease_time IS NULL OR d.lease_time <= now()) AND d.next_attempt_time > now()`
+		WHERE d.webhook_id = @webhook_id AND ` + pending + ` AND (d.lease_time IS NULL OR d.lease_time <= now()) AND d.next_attempt_time > now()
+			AND (d.attempts > 0 OR NOT EXISTS (` + before + `))`
 	giveBack = `
 		UPDATE auth.deliveries SET attempts = attempts - 1, lease_time = NULL, next_attempt_time = now()
 		WHERE id = @id AND ` + stillLeased

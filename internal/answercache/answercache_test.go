@@ -24,8 +24,40 @@ func TestTheCacheIsBounded(t *testing.T) {
 	for i := range maxMarks + 10 {
 		e.invalidate(fmt.Sprint("account/", i))
 	}
-	if len(e.marks) > maxMarks || e.valid([]string{"account/1"}, 0) || !e.valid([]string{"account/1"}, e.current()) {
-		t.Errorf("%d marks are remembered, want at most %d; what was invalidated stays stale, and what is new is valid", len(e.marks), maxMarks)
+	if n := len(e.marks) + len(e.olderMarks); n > maxMarks || e.valid([]string{"account/1"}, 0) || !e.valid([]string{"account/1"}, e.current()) {
+		t.Errorf("%d marks are remembered, want at most %d; what was invalidated stays stale, and what is new is valid", n, maxMarks)
+	}
+}
+
+// However many tags are invalidated, what was fetched lately stays valid unless it has one of
+// them, and what has one stays stale.
+func TestManyInvalidationsLeaveWhatWasFetchedLately(t *testing.T) {
+	t.Parallel()
+	type fetch struct {
+		tag   string
+		since epoch
+		after int // how many tags had been invalidated
+	}
+	const lately = maxMarks/2 - 1
+	var e epochs
+	var fetches []fetch
+	for i := range 3 * maxMarks {
+		if i%1000 == 0 {
+			fetches = append(fetches, fetch{"account/kept", e.current(), i}, fetch{fmt.Sprint("account/", i), e.current(), i})
+		}
+		e.invalidate(fmt.Sprint("account/", i))
+		if i%10_000 != 0 {
+			continue
+		}
+		for _, one := range fetches {
+			valid := e.valid([]string{one.tag}, one.since)
+			switch {
+			case one.tag != "account/kept" && valid:
+				t.Fatalf("after %d tags, an entry with the tag %s is valid, which was invalidated after its fetch", i+1, one.tag)
+			case one.tag == "account/kept" && !valid && i-one.after < lately:
+				t.Fatalf("after %d tags, an entry from %d tags ago is stale, and none of its tags was invalidated", i+1, i-one.after)
+			}
+		}
 	}
 }
 

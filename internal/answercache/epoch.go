@@ -9,8 +9,9 @@ import (
 // what was fetched in that epoch or before.
 type epoch uint64
 
-// maxMarks is how many tags' invalidations are remembered. Beyond that, everything
-// becomes stale, which is as safe as remembering.
+// maxMarks is how many tags' invalidations are remembered, in two generations. When the
+// newer one is full, the older one is forgotten, and what was fetched before the newer one
+// began becomes stale, which is as safe as remembering.
 const maxMarks = 1 << 16
 
 // epochs knows which tags were invalidated, and when. An invalidation costs the same
@@ -19,7 +20,9 @@ type epochs struct {
 	mu    sync.RWMutex
 	now   epoch
 	floor epoch // everything that was fetched before it is stale, whatever its tags
-	marks map[string]epoch
+	// marks are the newer generation, which began after marksBegan.
+	marks, olderMarks map[string]epoch
+	marksBegan        epoch
 	// kinds are invalidations of all tags of a kind.
 	kinds map[string]epoch
 }
@@ -40,7 +43,7 @@ func (e *epochs) valid(tags []string, since epoch) bool {
 		return false
 	}
 	for _, tag := range tags {
-		if e.marks[tag] > since {
+		if e.marks[tag] > since || e.olderMarks[tag] > since {
 			return false
 		}
 		if len(e.kinds) > 0 {
@@ -62,9 +65,11 @@ func (e *epochs) invalidate(tags ...string) {
 	for _, tag := range tags {
 		e.marks[tag] = e.now
 	}
-	if len(e.marks) > maxMarks {
-		e.floor = e.now
-		clear(e.marks)
+	if len(e.marks) >= maxMarks/2 {
+		// What is forgotten was invalidated until marksBegan.
+		e.floor = max(e.floor, e.marksBegan)
+		clear(e.olderMarks)
+		e.olderMarks, e.marks, e.marksBegan = e.marks, e.olderMarks, e.now
 	}
 }
 
@@ -86,5 +91,6 @@ func (e *epochs) invalidateAll() {
 	e.now++
 	e.floor = e.now
 	clear(e.marks)
+	clear(e.olderMarks)
 	clear(e.kinds)
 }

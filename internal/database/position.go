@@ -24,10 +24,12 @@ func parsePosition(text string) (position, bool) {
 	return position{text, found[1], found[2], found[3]}, true
 }
 
+// SelectPosition is the query of [Position].
+//
 // The position is that up to which records are inserted, not yet flushed: with
 // synchronous_commit off, a transaction is visible before its record is flushed. The first
 // eight digits of a WAL file's name are the timeline.
-const selectPosition = `
+const SelectPosition = `
 	SELECT s.system_identifier::text || '.' || ('x' || substr(pg_walfile_name(w.lsn), 1, 8))::bit(32)::bigint || '.' || w.lsn
 	FROM pg_control_system() s, (SELECT pg_current_wal_insert_lsn() AS lsn) w`
 
@@ -35,7 +37,7 @@ const selectPosition = `
 // everything that was committed before the call.
 func Position(ctx context.Context, db Querier) (string, error) {
 	var text string
-	if err := db.QueryRow(ctx, selectPosition).Scan(&text); err != nil {
+	if err := db.QueryRow(ctx, SelectPosition).Scan(&text); err != nil {
 		return "", fmt.Errorf("read the position in the write-ahead log: %w", err)
 	}
 	return text, nil

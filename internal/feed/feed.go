@@ -38,16 +38,12 @@ const (
 	// which takes longer on a busy machine and which watchers must wait for.
 	pollTimeout     = 2 * time.Second
 	fullPollTimeout = 20 * time.Second
-	// positionWait is how long the watchers wait for their message after its rows were read.
-	positionWait  = 50 * time.Millisecond
-	pruneInterval = time.Minute
+	pruneInterval   = time.Minute
 	// watcherBuffer is how many polls a watcher may fall behind: 10 seconds.
 	watcherBuffer = 40
 )
 
 var errFellBehind = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonUnavailable, "The stream has ended. Open it again."), time.Second)
-
-var errPositionLate = fmt.Errorf("not within %s of the poll", positionWait)
 
 // Config configures a feed.
 type Config[T any] struct {
@@ -60,9 +56,9 @@ type Config[T any] struct {
 	// Polled, unless nil, is called after each successful poll, before the watchers
 	// receive its rows.
 	Polled func(read time.Time)
-	// Position, unless nil, returns the position of the database in its write-ahead log. It
-	// is called after each successful poll.
-	Position func(context.Context) (string, error)
+	// Position, unless empty, is a query for the position of the database in its write-ahead
+	// log, the last of a poll's batch.
+	Position string
 	// Prune is the statement that deletes expired rows.
 	Prune string
 	// Reach is how long a cursor is valid. Zero is no limit, for a feed whose watchers need
@@ -92,7 +88,7 @@ type News[T any] struct {
 	Items    []Item[T]
 	// Cursor is the position from which the watcher can resume.
 	Cursor string
-	// Position is what Config.Position returned after the poll; empty if it failed.
+	// Position is what Config.Position returned; empty if it failed.
 	Position string
 	// Read is when the poll ended. AskedAfter is the time from the start of the watch
 	// to the start of the poll.
@@ -239,7 +235,9 @@ func (f *Feed[T]) Run(ctx context.Context) {
 		seen = emptySnapshot
 		if err == nil {
 			seen, database = p.snapshot, p.database
-			p.position = f.position(ctx)
+			if f.config.Position != "" {
+				f.positions.Note(ctx, p.positionErr)
+			}
 			if f.config.Polled != nil {
 				f.config.Polled(p.read)
 			}
@@ -271,34 +269,6 @@ func (f *Feed[T]) pause(err error) time.Duration {
 		return f.config.Idle
 	}
 	return interval
-}
-
-// position returns the position after a poll. The feed works without one.
-func (f *Feed[T]) position(ctx context.Context) string {
-	if f.config.Position == nil {
-		return ""
-	}
-	type result struct {
-		position string
-		err      error
-	}
-	answered := make(chan result, 1)
-	go func() {
-		// A query that is canceled closes its connection, so it may take longer than the wait.
-		limited, cancel := context.WithTimeout(ctx, interval)
-		defer cancel()
-		position, err := f.config.Position(limited)
-		answered <- result{position, err}
-	}()
-	found := result{err: errPositionLate}
-	select {
-	case found = <-answered:
-	case <-time.After(positionWait):
-	}
-	if ctx.Err() == nil {
-		f.positions.Note(ctx, found.err)
-	}
-	return found.position
 }
 
 // Prune deletes expired rows from the table. Run calls it every minute.

@@ -2,12 +2,14 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // poll is the result of one poll.
@@ -17,7 +19,8 @@ type poll[T any] struct {
 	clock       int64  // Postgres' clock, in seconds
 	snapshot    string // the next poll reads the rows that are not visible in it
 	horizon     uint64 // the ID of the oldest running transaction
-	position    string // in the write-ahead log, taken after the rows were read
+	position    string // in the write-ahead log, from Config.Position
+	positionErr error  // of Config.Position alone
 	// databaseChanged reports that the database is not that of the previous poll: rows from
 	// before are dropped.
 	databaseChanged bool
@@ -54,14 +57,15 @@ func (p poll[T]) resume(cursor string, reach time.Duration) (uint64, bool) {
 const emptySnapshot = "1:1:"
 
 // The start time distinguishes a server that was restored or replaced by another one.
-const selectPosition = `
+const selectSnapshot = `
 	SELECT d.oid::text || '-' || extract(epoch FROM pg_postmaster_start_time())::text, extract(epoch FROM clock_timestamp())::bigint,
 		s::text, pg_snapshot_xmin(s)::text
 	FROM pg_catalog.pg_database d, pg_current_snapshot() s WHERE d.datname = current_database()`
 
 // poll reads, in one round trip, the rows that are not visible in the snapshot seen. The
-// position is read first: each statement of the batch sees at least the rows that the
-// statement before it saw, so the rows are never behind the position.
+// next snapshot is read first: each statement of the batch sees at least the rows that the
+// statement before it saw, so the rows are never behind the snapshot. The position in the
+// write-ahead log is read last: a standby that has replayed it has all the rows.
 func (f *Feed[T]) poll(ctx context.Context, seen string) (poll[T], error) {
 	limit := pollTimeout
 	if seen == emptySnapshot {
@@ -71,7 +75,7 @@ func (f *Feed[T]) poll(ctx context.Context, seen string) (poll[T], error) {
 	defer cancel()
 	p := poll[T]{asked: time.Now(), found: map[string]Item[T]{}}
 	var batch pgx.Batch
-	batch.Queue(selectPosition).QueryRow(func(row pgx.Row) error {
+	batch.Queue(selectSnapshot).QueryRow(func(row pgx.Row) error {
 		var horizon string
 		if err := row.Scan(&p.database, &p.clock, &p.snapshot, &horizon); err != nil {
 			return err
@@ -82,7 +86,17 @@ func (f *Feed[T]) poll(ctx context.Context, seen string) (poll[T], error) {
 		return err
 	})
 	f.config.Queue(&batch, seen, p.found)
-	if err := f.config.DB.SendBatch(ctx, &batch).Close(); err != nil {
+	if f.config.Position != "" {
+		batch.Queue(f.config.Position).QueryRow(func(row pgx.Row) error {
+			p.positionErr = row.Scan(&p.position)
+			return p.positionErr
+		})
+	}
+	// If Postgres refuses the position alone, the rows have been read: the feed works without it.
+	// After any other failure the next poll must begin again.
+	err := f.config.DB.SendBatch(ctx, &batch).Close()
+	var refused *pgconn.PgError
+	if err != nil && (!errors.As(p.positionErr, &refused) || refused.SeverityUnlocalized != "ERROR" || ctx.Err() != nil) {
 		return poll[T]{}, fmt.Errorf("poll the %s: %w", f.config.Name, err)
 	}
 	p.read = time.Now()

@@ -68,10 +68,9 @@ func NewTags(db *pgxpool.Pool, table string, logger *slog.Logger) *Tags {
 }
 
 // TellPositions adds the position of the database in its write-ahead log to each message, so
-// that reads may go to a standby that has replayed it. Call it before Run.
-func (t *Tags) TellPositions(position func(context.Context) (string, error)) {
-	t.config.Position = position
-}
+// that reads may go to a standby that has replayed it. query returns the position. Call it
+// before Run.
+func (t *Tags) TellPositions(query string) { t.config.Position = query }
 
 // WatchTags is [Feed.Watch] for tags.
 func (t *Tags) WatchTags(ctx context.Context, cursor string, send func(TagNews) error) error {

@@ -25,7 +25,7 @@ type Reads struct {
 // require. Without a standby, which may be nil, the feed tells none, and the primary answers.
 func New(db *database.Pool, standby *database.Standby, changes *feed.Tags) Reads {
 	if standby != nil {
-		changes.TellPositions(func(ctx context.Context) (string, error) { return database.Position(ctx, db) })
+		changes.TellPositions(database.SelectPosition)
 	}
 	return Reads{database.NewReader(db, standby), standby}
 }
