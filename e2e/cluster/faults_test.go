@@ -56,10 +56,8 @@ func (c *cluster) faults() []fault {
 		f.graceful, f.reads = true, primaryFailed
 		all = append(all, f)
 	}
-	for _, f := range programFaults("standby", &c.standby.postgres, c.standby.address, syscall.SIGINT, false) {
-		f.reads = primaryFailed
-		all = append(all, f)
-	}
+	// Commits wait meanwhile, so hardly anybody gets to read.
+	all = append(all, programFaults("standby", &c.standby.postgres, c.standby.address, syscall.SIGINT, false)...)
 	all = append(all, c.lateStandby())
 	all = append(all, programFaults("primary, started again", &c.primary.postgres, c.primary.address, syscall.SIGINT, false)...)
 	return append(all, c.readOnly(), c.diskFull(), c.failover(), c.rejoin())
