@@ -20,6 +20,7 @@ import (
 
 	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/pgtest"
 	"gatehouse/internal/testneed"
 )
 
@@ -150,6 +151,14 @@ var mayBeEmpty = []string{
 	"gateway: Verified API keys by result A", "gateway: Events of live streams A", "gateway: Ends of live streams A",
 }
 
+// onReplica starts a database with a standby, which answers reads.
+func onReplica(t *testing.T) []harness.Option {
+	t.Helper()
+	replica := pgtest.StartReplica(t)
+	return []harness.Option{harness.OnDatabase(replica.Database), harness.WithSettings(
+		"AUTH_READ_DATABASE_URL="+replica.StandbyURL(harness.RoleAuth), "USERS_READ_DATABASE_URL="+replica.StandbyURL(harness.RoleUsers))}
+}
+
 // TestDashboardsAndAlertsWorkOnARunningSystem evaluates every expression of the files
 // with a real Prometheus that scrapes a system under traffic. Each is valid; each panel
 // has data, except those about faults.
@@ -157,7 +166,7 @@ func TestDashboardsAndAlertsWorkOnARunningSystem(t *testing.T) {
 	t.Parallel()
 	program := testneed.Program(t, "prometheus")
 	c := newCollector(t)
-	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps(), harness.WithSettings("OTEL_EXPORTER_OTLP_ENDPOINT="+c.url))
+	s := harness.Start(t, harness.ThreeProcesses, append(onReplica(t), harness.WithOps(), harness.WithSettings("OTEL_EXPORTER_OTLP_ENDPOINT="+c.url))...)
 	at := startPrometheus(t, program, s)
 	driveForMetrics(t, s)
 
