@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,6 +137,19 @@ func TestARepeatedCreateKeyReturnsTheSameKey(t *testing.T) {
 	if _, err := h.checkKey(t, first.GetSecret()); err != nil {
 		t.Errorf("the key: %v", err)
 	}
+	// While the secret keys are rotated, each copy answers for the others.
+	config := h.config
+	for _, secrets := range [][][]byte{{secretTwo, secretOne}, {secretOne, secretTwo}} {
+		config.Secrets = secrets
+		h.open(t, config)
+		if again := h.mustCreateKey(t, account, tokens, with("one", 1)); !proto.Equal(again, first) {
+			t.Errorf("with another order of the secret keys: got %v, want the first answer %v", again.GetKey(), first.GetKey())
+		}
+	}
+	h.mustCreateKey(t, account, tokens, with("two", 1))
+	h.exec(t, `UPDATE auth.api_keys SET secret_hash = sha256(secret_hash) WHERE id <> '`+first.GetKey().GetKeyId()+`'`) // as of a secret key that is not known here
+	_, err := h.createKey(t, account, tokens, with("two", 1))
+	wantReason(t, err, connect.CodeUnavailable, "SERVICE_UNAVAILABLE")
 	if other := h.mustCreateKey(t, account, tokens, with("one", 2)); other.GetSecret() == first.GetSecret() {
 		t.Error("another request got the same key")
 	}
@@ -283,5 +297,42 @@ func TestAnExportListsKeysAndADeletionRemovesThem(t *testing.T) {
 	}
 	if n := h.count(t, `SELECT count(*) FROM auth.api_keys`); n != 0 {
 		t.Errorf("%d keys are left, want none", n)
+	}
+}
+
+func TestTheAuditOfAKeyNamesIt(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	account, tokens := h.signUp(t, "ada@example.com")
+	made, found := h.mustCreateKey(t, account, tokens), h.mustCreateKey(t, account, tokens)
+	if _, err := h.apiKeys().RevokeKey(t.Context(), &authv1.RevokeKeyRequest{AccountId: account.GetId(), KeyId: made.GetKey().GetKeyId()}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.checkKey(t, made.GetSecret())
+	wantReason(t, err, connect.CodeUnauthenticated, "KEY_INVALID")
+	hash := apikey.HashOf(found.GetSecret())
+	if _, err := h.apiKeys().RevokeSecret(t.Context(), &authv1.RevokeSecretRequest{KeyId: found.GetKey().GetKeyId(), SecretHash: hash[:]}); err != nil {
+		t.Fatal(err)
+	}
+	listed, err := h.audit.ListAuditEvents(t.Context(), &authv1.ListAuditEventsRequest{Event: "apikey."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]string{}
+	for _, event := range listed.GetEvents() {
+		got[event.GetTargetId()] = append(got[event.GetTargetId()], event.GetEvent())
+	}
+	for id, want := range map[string][]string{
+		made.GetKey().GetKeyId():  {"apikey.refuse", "apikey.revoke", "apikey.create"},
+		found.GetKey().GetKeyId(): {"apikey.revoke", "apikey.create"},
+	} {
+		if !slices.Equal(got[id], want) {
+			t.Errorf("the events that name the key %s are %v, want %v", id, got[id], want)
+		}
+	}
+	for _, name := range auditEvents(t) {
+		if strings.HasPrefix(name, "apikey.") && !slices.ContainsFunc(listed.GetEvents(), func(e *authv1.AuditEvent) bool { return e.GetEvent() == name }) {
+			t.Errorf("there is no %s", name)
+		}
 	}
 }
