@@ -10,7 +10,7 @@ import { Button, ButtonLink, IconButton } from "./ui/button.js";
 import { Card, CopyField, DataTable, DescriptionList, Nav, PageHeader, Tabs, Timestamp } from "./ui/data.js";
 import { ConfirmDialog, Dialog, Menu } from "./ui/dialog.js";
 import { Alert, Badge, EmptyState, ErrorState, Loaded, Skeleton, Toast } from "./ui/feedback.js";
-import { Checkbox, CodeField, ErrorSummary, Form, PasswordField, RadioGroup, SearchField, Select, TextField } from "./ui/fields.js";
+import { Checkbox, CodeField, ErrorSummary, Form, MailedCodeField, PasswordField, RadioGroup, SearchField, Select, TextField } from "./ui/fields.js";
 import { Icon } from "./ui/icons.js";
 import { ProviderButton, ProviderMark } from "./ui/provider-button.js";
 import { QRCode } from "./ui/qr.js";
@@ -81,6 +81,7 @@ function Gallery() {
           <TextField name="email" label="Email" help="With a help." error="Check the email." {...field} />
           <PasswordField name="password" label="Password" autocomplete="off" aside={<a href="#x">Forgot?</a>} error="Choose a longer one." {...field} />
           <CodeField name="code" label="Code" {...field} />
+          <MailedCodeField label="Mailed code" {...field} />
           <SearchField label="Search" {...field} />
           <Select name="select" label="Select" value="a" choices={choices} onChange={() => undefined} />
           <Checkbox name="check" label="Checkbox" help="With a help." checked onChange={() => undefined} />

@@ -108,6 +108,11 @@ export function CodeField({ name, label, value, onInput, help, error, focus }: F
   );
 }
 
+/** A mailed code: letters and digits, so that a phone must not offer digits alone. */
+export function MailedCodeField(props: Pick<FieldProps, "label" | "help" | "value" | "onInput" | "error" | "focus">) {
+  return <TextField {...props} name="emailCode" required mono autocomplete="one-time-code" maxLength={32} />;
+}
+
 /** A search. It does not wait for a button. */
 export function SearchField({ label, value, onInput }: { label: string; value: string; onInput: (value: string) => void }) {
   const id = useId();

@@ -9,7 +9,7 @@ import { Button } from "../../ui/button.js";
 import { CopyField } from "../../ui/data.js";
 import { Dialog } from "../../ui/dialog.js";
 import { Alert, Skeleton } from "../../ui/feedback.js";
-import { Checkbox, CodeField, ErrorSummary, Form, TextField } from "../../ui/fields.js";
+import { Checkbox, CodeField, ErrorSummary, Form, MailedCodeField, TextField } from "../../ui/fields.js";
 import { QRCode } from "../../ui/qr.js";
 
 interface Enrolment {
@@ -51,7 +51,7 @@ function FinishTotp({ begun, done }: { begun: BeginTOTPEnrolmentResponse; done: 
       </details>
       <Form action={finish} onSubmit={() => void finish.run()}>
         <CodeField name="code" label={t("enrol.totp_code")} value={code} onInput={setCode} error={finish.problem.value?.fields.code} focus />
-        {begun.emailCodeSent && <CodeField name="emailCode" label={t("enrol.email_code")} help={t("enrol.email_code_help")} value={emailCode} onInput={setEmailCode} error={finish.problem.value?.fields.email_code} />}
+        {begun.emailCodeSent && <MailedCodeField label={t("enrol.email_code")} help={t("enrol.email_code_help")} value={emailCode} onInput={setEmailCode} error={finish.problem.value?.fields.email_code} />}
         <Button kind="primary" type="submit" wide busy={finish.busy.value}>
           {t("enrol.finish")}
         </Button>
@@ -80,7 +80,7 @@ export function AddPasskey({ onClose, done }: Enrolment) {
     return (
       <Dialog key="code" title={t("factors.passkey_add")} onClose={onClose}>
         <Form action={confirm} onSubmit={() => void confirm.run()}>
-          <CodeField name="emailCode" label={t("enrol.email_code")} help={t("enrol.email_code_help")} value={emailCode} onInput={setEmailCode} error={confirm.problem.value?.fields.email_code} focus />
+          <MailedCodeField label={t("enrol.email_code")} help={t("enrol.email_code_help")} value={emailCode} onInput={setEmailCode} error={confirm.problem.value?.fields.email_code} focus />
           <Button kind="primary" type="submit" wide busy={confirm.busy.value}>
             {t("enrol.finish")}
           </Button>
