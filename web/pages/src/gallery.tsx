@@ -5,17 +5,18 @@ import { signal } from "@preact/signals";
 import { render } from "preact";
 import { useState } from "preact/hooks";
 import { useLocale } from "./app/texts.js";
-import { confirmation, notice, type Action, type Resource } from "./app/actions.js";
+import { confirmations, notice, type Action, type Resource } from "./app/actions.js";
 import { Button, ButtonLink, IconButton } from "./ui/button.js";
 import { Card, CopyField, DataTable, DescriptionList, Nav, PageHeader, Tabs, Timestamp } from "./ui/data.js";
 import { ConfirmDialog, Dialog, Menu } from "./ui/dialog.js";
-import { Alert, Badge, EmptyState, ErrorState, Loaded, Skeleton, Toast } from "./ui/feedback.js";
+import { Alert, Badge, EmptyState, ErrorState, Skeleton, Toast } from "./ui/feedback.js";
 import { Checkbox, CodeField, ErrorSummary, Form, MailedCodeField, PasswordField, RadioGroup, SearchField, Select, TextField } from "./ui/fields.js";
 import { Icon } from "./ui/icons.js";
 import { ProviderButton, ProviderMark } from "./ui/provider-button.js";
 import { QRCode } from "./ui/qr.js";
 import { LanguageSelect, Logo } from "./ui/shell.js";
 import { Waterfall, type Bar } from "./ui/waterfall.js";
+import { Loaded } from "./views/loaded.js";
 import { ReauthenticateDialog } from "./views/reauthenticate.js";
 
 const problem = { text: "What is wrong, and what to do.", fields: { email: "Check the email.", password: "Choose a longer one." }, retryable: true, reason: "INTERNAL", requestId: "5f0c2f6e-6a3c" };
@@ -41,9 +42,9 @@ function Gallery() {
   const [asking, setAsking] = useState(false);
   const ask = (why: "recent" | "level") => {
     const close = () => {
-      confirmation.value = undefined;
+      confirmations.value = [];
     };
-    confirmation.value = { why, done: close, cancel: close };
+    confirmations.value = [{ why, done: close, cancel: close }];
   };
   const field = { value: text, onInput: setText };
   return (

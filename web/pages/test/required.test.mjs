@@ -113,3 +113,108 @@ describe("the first second factor of somebody who must have one", () => {
     await leave();
   });
 });
+
+describe("an account at level 1, where everybody needs a second factor", () => {
+  const on = system({ GATEHOUSE_SECOND_FACTOR: "required" });
+  const pages = { "/account/sessions": "Chrome on Linux", "/account/activity": "Signed in", "/account/connections": "Nothing linked", "/account/keys": "No keys" };
+
+  for (const [path, loaded] of Object.entries(pages)) {
+    it(`sets one up in place: ${path}`, async () => {
+      const email = await member(on);
+      const { page, leave } = await openAs(on, email);
+      await page.goto(on.url + path);
+      await page.getByText("Your account needs a second factor").waitFor();
+      assert.equal(await page.getByRole("alert").count(), 0, "an error, and no way out");
+      await look(page, `factor${path}`);
+      await page.getByRole("button", { name: "Set up a second factor" }).click();
+      await enrol(on, page, email);
+      await page.locator("main").getByText(loaded).first().waitFor();
+      await leave();
+    });
+  }
+
+  it("confirms its own in place, where it was set up in another browser", async () => {
+    const email = await member(on);
+    const { page, leave } = await openAs(on, email);
+    const other = await openAs(on, email);
+    await other.page.goto(`${on.url}/account/factors`);
+    await other.page.getByRole("button", { name: "Set up" }).click();
+    const secret = await enrol(on, other.page, email);
+    await other.leave();
+    await page.goto(`${on.url}/account/sessions`);
+    await page.getByText("This page needs your second factor").waitFor();
+    await look(page, "level");
+    await page.getByRole("button", { name: "Confirm", exact: true }).click();
+    const confirm = page.getByRole("dialog", { name: "Confirm that it is you" });
+    await confirm.getByLabel("Password", { exact: true }).fill(password);
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await confirm.getByLabel("Code from your authenticator app").fill(totp(secret));
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await page.getByText("This device").waitFor();
+    await leave();
+  });
+
+  it("sets one up in the dialog of an action, which then goes on", async () => {
+    const email = await member(on);
+    const { page, leave } = await openAs(on, email);
+    await page.goto(`${on.url}/account/profile`);
+    await page.getByLabel("First name").fill("Grace");
+    await page.getByRole("button", { name: "Save" }).click();
+    const dialog = page.getByRole("dialog", { name: "A second factor is needed" });
+    await dialog.getByRole("button", { name: "Set up a second factor" }).waitFor();
+    await look(page, "dialog");
+    await dialog.getByRole("button", { name: "Set up a second factor" }).click();
+    await enrol(on, page, email);
+    await page.getByRole("status").getByText("Your profile is saved.").waitFor();
+    await leave();
+  });
+});
+
+describe("an administrator at level 1", () => {
+  const everybody = system({ GATEHOUSE_SECOND_FACTOR: "required" });
+  const administrators = system({ GATEHOUSE_SECOND_FACTOR_ROLES: "admin" });
+
+  it("is asked once by all that the console loads, and may say no", async () => {
+    const { page, leave } = await openAs(everybody, everybody.email, everybody.password);
+    await page.goto(`${everybody.url}/console`);
+    await page.getByRole("dialog", { name: "A second factor is needed" }).waitFor();
+    assert.equal(await page.getByRole("dialog").count(), 1);
+    await page.keyboard.press("Escape");
+    await page.getByText("Your administrator role needs a second factor").waitFor();
+    await page.getByText("Healthy", { exact: true }).first().waitFor(); // the rest is there
+    await look(page, "console");
+    await page.goto(`${everybody.url}/console/users`);
+    await page.getByRole("dialog", { name: "A second factor is needed" }).getByRole("button", { name: "Set up a second factor" }).click();
+    await enrol(everybody, page, everybody.email);
+    await page.getByRole("rowheader", { name: everybody.email }).waitFor();
+    await leave();
+  });
+
+  it("has the role back after setting one up, and after confirming it", async () => {
+    const { url, email } = administrators;
+    const { page, leave } = await openAs(administrators, email, administrators.password);
+    const other = await openAs(administrators, email, administrators.password);
+    await page.goto(`${url}/account`);
+    await page.getByText("Without a second factor you lack: admin").waitFor();
+    await look(page, "withheld");
+    await page.goto(`${url}/console/users`);
+    await page.getByText("Your administrator role needs a second factor").waitFor();
+    await look(page, "console-factor");
+    await page.getByRole("button", { name: "Set up a second factor" }).click();
+    const secret = await enrol(administrators, page, email);
+    await page.getByRole("rowheader", { name: email }).waitFor();
+    await leave();
+
+    await other.page.goto(`${url}/console/users`);
+    await other.page.getByText("Your administrator role needs your second factor").waitFor();
+    await look(other.page, "console-level");
+    await other.page.getByRole("button", { name: "Confirm", exact: true }).click();
+    const confirm = other.page.getByRole("dialog", { name: "Confirm that it is you" });
+    await confirm.getByLabel("Password", { exact: true }).fill(administrators.password);
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await confirm.getByLabel("Code from your authenticator app").fill(totp(secret));
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await other.page.getByRole("rowheader", { name: email }).waitFor();
+    await other.leave();
+  });
+});

@@ -1,7 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { notice } from "../app/actions.js";
-import type { Resource } from "../app/actions.js";
 import type { Problem } from "../app/problem.js";
 import { t } from "../app/texts.js";
 import { Button } from "./button.js";
@@ -85,13 +84,6 @@ export function Skeleton({ lines = 3 }: { lines?: number }) {
       ))}
     </div>
   );
-}
-
-/** Shows what was loaded, or that it is being loaded, or why it was not. */
-export function Loaded<T>({ from, lines, children }: { from: Resource<T>; lines?: number; children: (value: T, reload: () => void) => ComponentChildren }) {
-  if (from.kind === "loading") return <Skeleton {...(lines !== undefined && { lines })} />;
-  if (from.kind === "failed") return <ErrorState problem={from.problem} retry={from.reload} />;
-  return <>{children(from.value, from.reload)}</>;
 }
 
 /** A word about the state of something. */

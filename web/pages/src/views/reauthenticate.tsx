@@ -1,25 +1,28 @@
 import type { Challenge } from "@gatehouse/client";
 import { useState } from "preact/hooks";
-import { confirmation, useAction, useResource, type Confirmation } from "../app/actions.js";
+import { confirmations, useAction, useResource, type Confirmation } from "../app/actions.js";
 import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
+import { lazy } from "../app/lazy.js";
 import { canUsePasskeys, passkeyProof } from "../app/proofs.js";
 import { security, user } from "../app/session.js";
 import { t } from "../app/texts.js";
-import { Button, ButtonLink } from "../ui/button.js";
+import { Button } from "../ui/button.js";
 import { Dialog } from "../ui/dialog.js";
 import { ErrorSummary, Form, PasswordField } from "../ui/fields.js";
 import { FactorStep, type Proof } from "./factor-step.js";
 
 /** The dialog that a call waits for when it needs a recent sign-in or a higher level. */
 export function ReauthenticateDialog() {
-  const asked = confirmation.value;
-  return asked ? <Reauthenticate asked={asked} /> : null;
+  return <>{confirmations.value.map((asked) => <Reauthenticate key={asked.why} asked={asked} />)}</>;
 }
+
+const EnrolButton = lazy(() => import("./account/factors.js").then((part) => part.EnrolButton));
 
 function Reauthenticate({ asked }: { asked: Confirmation }) {
   const [challenge, setChallenge] = useState<Challenge>();
-  const lacksFactor = asked.why === "level" && !security.value?.secondFactor;
+  // Not asked again when the factor is set up here: its recovery codes are shown first.
+  const [lacksFactor] = useState(asked.why === "level" && !security.value?.secondFactor);
   const next = (owed: Challenge | undefined) => (owed ? setChallenge(owed) : asked.done());
   const complete = async (headers: HeadersInit, proof: Proof) => {
     const answer = await gatehouse.account.completeReauthentication({ challengeToken: challenge!.token, proof }, { headers });
@@ -31,9 +34,7 @@ function Reauthenticate({ asked }: { asked: Confirmation }) {
         <div class="stack">
           <p>{t("confirm.enrol")}</p>
           <div>
-            <ButtonLink kind="primary" href="/account/factors" icon="shield">
-              {t("confirm.enrol_verb")}
-            </ButtonLink>
+            <EnrolButton done={() => asked.done()} />
           </div>
         </div>
       ) : (

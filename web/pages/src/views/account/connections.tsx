@@ -10,9 +10,10 @@ import { t } from "../../app/texts.js";
 import { Button, ButtonLink } from "../../ui/button.js";
 import { Card, Timestamp } from "../../ui/data.js";
 import { Dialog } from "../../ui/dialog.js";
-import { Alert, Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Alert, Badge, EmptyState } from "../../ui/feedback.js";
 import { ErrorSummary } from "../../ui/fields.js";
 import { ProviderMark } from "../../ui/provider-button.js";
+import { Loaded } from "../loaded.js";
 import { AccountPage } from "./frame.js";
 
 const path = "/account/connections";

@@ -3,13 +3,12 @@ import { config } from "../../app/config.js";
 import { useTitle } from "../../app/router.js";
 import { loadSession, security, session, user } from "../../app/session.js";
 import { t } from "../../app/texts.js";
-import { users } from "../../app/users-client.js";
 import { ButtonLink } from "../../ui/button.js";
 import { PageHeader } from "../../ui/data.js";
 import { Alert } from "../../ui/feedback.js";
 import { Shell } from "../../ui/shell.js";
 import { HealthMeanwhile } from "./health.js";
-import { LevelAlert } from "./level.js";
+import { LevelAlert } from "../level.js";
 
 /** A page of the console: the frame, and the way in for those who lack the role or its level. */
 export function ConsolePage({ title, lead, actions, children }: { title: string; lead?: string; actions?: ComponentChildren; children: ComponentChildren }) {
@@ -44,5 +43,5 @@ function WayIn({ children }: { children: ComponentChildren }) {
       </Alert>
     );
   }
-  return <LevelAlert texts="console.needs" call={() => users.listUsers({ pageSize: 1 })} done={() => void loadSession()} />;
+  return <LevelAlert texts="console.needs" done={() => void loadSession()} />;
 }

@@ -8,8 +8,10 @@ import { CountPrecision, type Count as Counting } from "../../../../../clients/t
 import { SigningKeyState, type ListSigningKeysResponse } from "../../../../../clients/typescript/src/gen/bff/v1/signing_keys_pb.js";
 import { ButtonLink } from "../../ui/button.js";
 import { Card } from "../../ui/data.js";
-import { Badge, Loaded } from "../../ui/feedback.js";
+import { Badge } from "../../ui/feedback.js";
 import { Icon, type IconName } from "../../ui/icons.js";
+import { LevelAlert } from "../level.js";
+import { Loaded, needsLevel } from "../loaded.js";
 import { ConsolePage } from "./frame.js";
 import { HealthCard, loadHealth, type Health } from "./health.js";
 
@@ -60,6 +62,15 @@ function Overviewed() {
   const keys = useResource((signal) => confirmed(() => users.listSigningKeys({}, { signal })));
   const webhooks = useResource(countFailingWebhooks, [security.value?.level]);
   const people = useResource((signal) => confirmed(() => users.countUsers({}, { signal })));
+  const withheld = [failed, pending, keys, people].filter(needsLevel);
+  if (withheld.length > 0) {
+    return (
+      <>
+        <LevelAlert texts="console.needs" done={() => withheld.forEach(({ reload }) => reload())} />
+        <HealthCard from={health} />
+      </>
+    );
+  }
   return (
     <>
       <Attention health={health} failed={failed} keys={keys} webhooks={webhooks} />

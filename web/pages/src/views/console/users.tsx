@@ -8,8 +8,9 @@ import { users as client } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { DataTable, Timestamp, type Column } from "../../ui/data.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
 import { SearchField, Select } from "../../ui/fields.js";
+import { Loaded } from "../loaded.js";
 import { CreateUser } from "./create-user.js";
 import { ConsolePage } from "./frame.js";
 
