@@ -6,9 +6,10 @@ import type { Params } from "./router.js";
 
 /**
  * Returns a page, or a part of one, whose script is loaded when it first opens, so that the other pages open sooner.
- * `frame` is drawn around what stands for the page until then.
+ * `frame` is drawn around what stands for the page until then, and around the problem if it
+ * could not be loaded.
  */
-export function lazy<P extends object = Params>(load: () => Promise<ComponentType<P>>, frame = (content: ComponentChildren) => content): ComponentType<P> {
+export function lazy<P extends object = Params>(load: () => Promise<ComponentType<P>>, frame: (content: ComponentChildren, failed: boolean) => ComponentChildren = (content) => content): ComponentType<P> {
   let loaded: ComponentType<P> | undefined;
   return function Lazy(given: P) {
     const [Page, setPage] = useState<ComponentType<P> | undefined>(() => loaded);
@@ -25,6 +26,6 @@ export function lazy<P extends object = Params>(load: () => Promise<ComponentTyp
     }, []);
     if (Page) return h(Page, given);
     // The gateway may have been replaced: the page as a whole is loaded again.
-    return <>{frame(problem ? <ErrorState problem={problem} retry={() => location.reload()} /> : <Skeleton lines={6} />)}</>;
+    return <>{frame(problem ? <ErrorState problem={problem} retry={() => location.reload()} /> : <Skeleton lines={6} />, problem !== undefined)}</>;
   };
 }
