@@ -196,6 +196,22 @@ describe("mailed codes", () => {
     await leave();
   });
 
+  it("are asked for the address that was entered last, not for the one before", async () => {
+    const { context, page, faults } = await visit(browser, system.url);
+    const [first, second] = [newEmail(), newEmail()];
+    await ask(page, first);
+    await page.getByText(first, { exact: false }).waitFor();
+    await ask(page, second); // which expects the form, with this address
+    await page.getByText(second, { exact: false }).waitFor();
+    await page.reload();
+    await page.getByText(second, { exact: false }).waitFor();
+    await page.getByLabel("Code from the mail").fill((await link(second)).split("code=")[1]);
+    await page.getByRole("button", { name: "Continue" }).click();
+    await heading(page, /^Hello/);
+    await context.close();
+    assert.deepEqual(unusual(faults), []);
+  });
+
   it("of another request are shown, not used up", async () => {
     const { context, page, faults } = await visit(browser, system.url);
     await ask(page, await register(system.url));
