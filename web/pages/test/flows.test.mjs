@@ -249,6 +249,20 @@ describe("the account", () => {
     await leave();
   });
 
+  it("has the language that was chosen in this browser, then that of the address", async () => {
+    const { page, leave } = await open({ locale: "en" });
+    const title = () => page.getByRole("heading", { level: 1 }).innerText();
+    await page.goto(`${url}/sign-in?ui_locales=fr%20de`);
+    await heading(page, "Bei Gatehouse anmelden");
+    await page.getByRole("combobox").selectOption("en");
+    await heading(page, "Sign in to Gatehouse");
+    await page.goto("about:blank");
+    await page.goto(`${url}/sign-in?ui_locales=de`);
+    await page.getByRole("heading", { level: 1 }).waitFor();
+    assert.equal(await title(), "Sign in to Gatehouse", "the address overrides a choice");
+    await leave();
+  });
+
   it("creates a key, shows its text once, and revokes it", async () => {
     const { context, page, leave } = await open();
     await signIn(context, url, await register(url));
