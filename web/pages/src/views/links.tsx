@@ -62,17 +62,19 @@ function LeadOn({ title, text, href, verb }: { title: string; text: string; href
 export function LinkVerify() {
   const { token, used } = useToken();
   const [password, setPassword] = useState("");
-  const [done, setDone] = useState(false);
+  const [done, setDone] = useState<"signed in" | "proven">();
   const action = useAction(async (headers) => {
     const answer = await verify(token, password, headers);
     used();
+    // Where the page for the second factor is off, the app asks for it.
+    if (answer.challenge && config.linksOnly) return setDone("proven");
     if (answer.challenge) {
       keepChallenge(answer.challenge);
       return goOn({ case: "challenge", value: answer.challenge });
     }
-    setDone(true);
+    setDone("signed in");
   });
-  if (done) return <LeadOn key="done" title={t("link.verified_title")} text={t("link.verified")} href={config.home} verb={t("ui.continue")} />;
+  if (done) return <LeadOn key="done" title={t("link.verified_title")} text={t(done === "proven" ? "link.verified_proven" : "link.verified")} href={config.home} verb={t("ui.continue")} />;
   if (!token) return <Incomplete title={t("link.verify_title")} />;
   return (
     <CardPage title={t("link.verify_title")} lead={t("link.verify_lead")}>
