@@ -7,6 +7,7 @@ import { useState } from "preact/hooks";
 import { useLocale } from "./app/texts.js";
 import { confirmations, notice, type Action, type Resource } from "./app/actions.js";
 import { Button, ButtonLink, IconButton } from "./ui/button.js";
+import { CopyButton, RequestId } from "./ui/copy.js";
 import { Card, CopyField, DataTable, DescriptionList, Nav, PageHeader, Tabs, Timestamp } from "./ui/data.js";
 import { ConfirmDialog, Dialog, Menu } from "./ui/dialog.js";
 import { Alert, Badge, EmptyState, ErrorState, Skeleton, Toast } from "./ui/feedback.js";
@@ -103,6 +104,10 @@ function Gallery() {
         <DescriptionList items={[["Name", "Ada"], ["Time", <Timestamp key="t" time={soon} />], ["Never", <Timestamp key="n" time={undefined} />]]} />
         <Tabs label="Tabs" tabs={[{ id: "a", title: "First", content: () => <p>First.</p> }, { id: "b", title: "Second", content: () => <p>Second.</p> }]} />
         <CopyField label="Secret" value="ghk_dGhpcyBpcyBub3QgYSBrZXk" />
+        <RequestId id="5f0c2f6e-6a3c" />
+        <div>
+          <CopyButton text="A text" select={() => undefined} />
+        </div>
         <QRCode text="otpauth://totp/Example" label="QR code" />
         <Nav label="Navigation" items={[{ href: location.pathname, label: "Open", icon: "home" }, { href: "/other", label: "Other", icon: "user" }]} />
         <Waterfall caption="The steps of GetMe" bars={bars} />

@@ -78,6 +78,7 @@ export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...a
     if (busy.value) return false;
     busy.value = true;
     problem.value = undefined;
+    notice.value = undefined;
     const given = JSON.stringify(args);
     if (key.current?.args !== given) key.current = { args: given, value: newKey(), since: Date.now() };
     const { value, since } = key.current;

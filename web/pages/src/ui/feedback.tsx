@@ -4,6 +4,7 @@ import { notice } from "../app/actions.js";
 import type { Problem } from "../app/problem.js";
 import { t } from "../app/texts.js";
 import { Button } from "./button.js";
+import { RequestId } from "./copy.js";
 import { Icon, type IconName } from "./icons.js";
 
 const pictures: Record<"info" | "success" | "warning" | "danger", IconName> = { info: "info", success: "check", warning: "alert", danger: "alert" };
@@ -24,13 +25,6 @@ export function Alert({ kind = "info", title, children, action }: { kind?: "info
 
 /** Tells what has just succeeded, to the eye and to screen readers, until the next action. */
 export function Toast() {
-  useEffect(() => {
-    const forget = (event: Event) => {
-      if (notice.value && !(event.target as Element).closest?.(".toast")) notice.value = undefined;
-    };
-    document.addEventListener("submit", forget, true);
-    return () => document.removeEventListener("submit", forget, true);
-  }, []);
   return (
     <div class="toasts" role="status" aria-live="polite">
       {notice.value && (
@@ -64,7 +58,7 @@ export function ErrorState({ problem, retry }: { problem: Problem; retry?: () =>
   return (
     <Alert kind="danger" action={retry && <Button onClick={retry}>{t("ui.try_again")}</Button>}>
       <p>{problem.text}</p>
-      {problem.requestId && <p class="small mono">{t("ui.request_id", { id: problem.requestId })}</p>}
+      {problem.requestId && <RequestId id={problem.requestId} />}
     </Alert>
   );
 }

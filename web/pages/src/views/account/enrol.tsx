@@ -1,11 +1,12 @@
 import type { BeginTOTPEnrolmentResponse } from "@gatehouse/client";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { useAction } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
 import { cleanCode, createPasskey } from "../../app/proofs.js";
 import { config } from "../../app/config.js";
 import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
+import { CopyButton, selectText } from "../../ui/copy.js";
 import { CopyField } from "../../ui/data.js";
 import { Dialog } from "../../ui/dialog.js";
 import { Alert, Skeleton } from "../../ui/feedback.js";
@@ -104,16 +105,17 @@ export function AddPasskey({ onClose, done }: Enrolment) {
 /** Shows recovery codes, once. They close only when the person says that they are stored. */
 export function RecoveryCodes({ codes, onClose }: { codes: readonly string[]; onClose: () => void }) {
   const [stored, setStored] = useState(false);
+  const list = useRef<HTMLUListElement>(null);
   return (
     <Dialog title={t("codes.title")}>
       <Alert kind="warning">{t("codes.lead")}</Alert>
-      <ul class="codes mono">
+      <ul ref={list} class="codes mono">
         {codes.map((code) => (
           <li key={code}>{code}</li>
         ))}
       </ul>
       <div class="page-actions">
-        <Button icon="copy" onClick={() => void navigator.clipboard.writeText(codes.join("\n"))}>{t("ui.copy")}</Button>
+        <CopyButton text={codes.join("\n")} select={() => selectText(list.current)} />
         <Button onClick={() => print()}>{t("codes.print")}</Button>
       </div>
       <Checkbox name="stored" label={t("codes.stored")} checked={stored} onChange={setStored} />
