@@ -63,8 +63,8 @@ function First({ next }: { next: (owed: Challenge | undefined) => void }) {
   const byCode = useAction(async () => next((await gatehouse.account.reauthenticate({})).challenge));
   const hasFactor = security.value?.secondFactor;
   const hasPassword = !security.value || !!security.value.passwordChangeTime;
-  const factors = useResource(async (signal) => (hasFactor ? gatehouse.account.listFactors({}, { signal }) : undefined));
-  const hasPasskey = factors.kind === "ready" && !!factors.value?.passkeys.some(({ blocked }) => !blocked);
+  const factors = useResource(async (signal) => (hasFactor ? (await gatehouse.account.listFactors({}, { signal })).passkeys : []));
+  const hasPasskey = factors.kind === "ready" && factors.value.some(({ blocked }) => !blocked);
   // For accounts without a password, which a mailed code or another provider made: their
   // email is verified. With a passkey, the server asks for that one.
   const offersCode = user.value?.emailVerified && !(hasFactor && (hasPassword || hasPasskey || factors.kind === "loading"));
