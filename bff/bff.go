@@ -298,7 +298,9 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}
-	s.handleVisits(mux)
+	if !config.Pages.Off {
+		s.handleVisits(mux)
+	}
 	config.Pages.AcceptsGzip, config.Pages.Scopes = rpc.AcceptsGzip, scopesOf(s.rpc.Methods())
 	people := pages.NewHandler(config.Pages)
 	for _, pattern := range people.Patterns() {

@@ -45,7 +45,7 @@ func (s *authService) ListProviders(ctx context.Context, _ *bffv1.ListProvidersR
 	return &bffv1.ListProvidersResponse{Providers: offered}, nil
 }
 
-// handleVisits serves the pages on the way to another provider and back.
+// handleVisits serves the way to another provider and back, which ends at /sign-in/return.
 func (s *Service) handleVisits(mux *rpc.Mux) {
 	visits := &providers.Handler{API: mux}
 	if s.identity != nil { // a list of the pages needs none

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -121,6 +122,36 @@ func TestOurColoursHaveContrast(t *testing.T) {
 				t.Errorf("%s theme: the contrast of %s on %s is %.2f, want at least %.1f", name, p.front, p.back, got, p.least)
 			}
 		}
+	}
+}
+
+// The sizes of the type in rem, at 16 px: captions, tables and help, body, and the three
+// headings.
+var typeScale = []string{".75rem", ".875rem", "1rem", "1.25rem", "1.5rem", "1.875rem", "100%", "inherit"}
+
+// Components take the sizes of their type from the scale.
+func TestComponentsUseTheTypeScaleAlone(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../web/pages/src/styles/*.css")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("got %v, %v", files, err)
+	}
+	size := regexp.MustCompile(`(?:font-size: |font: \d+ )([^;}/ ]+)`)
+	found := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range size.FindAllStringSubmatch(string(text), -1) {
+			found++
+			if !slices.Contains(typeScale, match[1]) {
+				t.Errorf("%s: %q is not a size of the scale %v", file, match[0], typeScale)
+			}
+		}
+	}
+	if found < 20 {
+		t.Fatalf("found %d sizes, want those of all components", found)
 	}
 }
 

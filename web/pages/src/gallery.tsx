@@ -5,17 +5,19 @@ import { signal } from "@preact/signals";
 import { render } from "preact";
 import { useState } from "preact/hooks";
 import { useLocale } from "./app/texts.js";
-import { confirmation, notice, type Action, type Resource } from "./app/actions.js";
+import { confirmations, notice, type Action, type Resource } from "./app/actions.js";
 import { Button, ButtonLink, IconButton } from "./ui/button.js";
+import { CopyButton, RequestId } from "./ui/copy.js";
 import { Card, CopyField, DataTable, DescriptionList, Nav, PageHeader, Tabs, Timestamp } from "./ui/data.js";
 import { ConfirmDialog, Dialog, Menu } from "./ui/dialog.js";
-import { Alert, Badge, EmptyState, ErrorState, Loaded, Skeleton, Toast } from "./ui/feedback.js";
-import { Checkbox, CodeField, ErrorSummary, Form, PasswordField, RadioGroup, SearchField, Select, TextField } from "./ui/fields.js";
+import { Alert, Badge, EmptyState, ErrorState, Skeleton, Toast } from "./ui/feedback.js";
+import { Checkbox, CodeField, ErrorSummary, Form, MailedCodeField, PasswordField, RadioGroup, SearchField, Select, TextField } from "./ui/fields.js";
 import { Icon } from "./ui/icons.js";
 import { ProviderButton, ProviderMark } from "./ui/provider-button.js";
 import { QRCode } from "./ui/qr.js";
 import { LanguageSelect, Logo } from "./ui/shell.js";
 import { Waterfall, type Bar } from "./ui/waterfall.js";
+import { Loaded } from "./views/loaded.js";
 import { ReauthenticateDialog } from "./views/reauthenticate.js";
 
 const problem = { text: "What is wrong, and what to do.", fields: { email: "Check the email.", password: "Choose a longer one." }, retryable: true, reason: "INTERNAL", requestId: "5f0c2f6e-6a3c" };
@@ -41,9 +43,9 @@ function Gallery() {
   const [asking, setAsking] = useState(false);
   const ask = (why: "recent" | "level") => {
     const close = () => {
-      confirmation.value = undefined;
+      confirmations.value = [];
     };
-    confirmation.value = { why, done: close, cancel: close };
+    confirmations.value = [{ why, done: close, cancel: close }];
   };
   const field = { value: text, onInput: setText };
   return (
@@ -81,6 +83,7 @@ function Gallery() {
           <TextField name="email" label="Email" help="With a help." error="Check the email." {...field} />
           <PasswordField name="password" label="Password" autocomplete="off" aside={<a href="#x">Forgot?</a>} error="Choose a longer one." {...field} />
           <CodeField name="code" label="Code" {...field} />
+          <MailedCodeField label="Mailed code" {...field} />
           <SearchField label="Search" {...field} />
           <Select name="select" label="Select" value="a" choices={choices} onChange={() => undefined} />
           <Checkbox name="check" label="Checkbox" help="With a help." checked onChange={() => undefined} />
@@ -101,6 +104,10 @@ function Gallery() {
         <DescriptionList items={[["Name", "Ada"], ["Time", <Timestamp key="t" time={soon} />], ["Never", <Timestamp key="n" time={undefined} />]]} />
         <Tabs label="Tabs" tabs={[{ id: "a", title: "First", content: () => <p>First.</p> }, { id: "b", title: "Second", content: () => <p>Second.</p> }]} />
         <CopyField label="Secret" value="ghk_dGhpcyBpcyBub3QgYSBrZXk" />
+        <RequestId id="5f0c2f6e-6a3c" />
+        <div>
+          <CopyButton text="A text" select={() => undefined} />
+        </div>
         <QRCode text="otpauth://totp/Example" label="QR code" />
         <Nav label="Navigation" items={[{ href: location.pathname, label: "Open", icon: "home" }, { href: "/other", label: "Other", icon: "user" }]} />
         <Waterfall caption="The steps of GetMe" bars={bars} />

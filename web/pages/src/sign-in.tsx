@@ -5,11 +5,15 @@ import type { Route } from "./app/router.js";
 import { start } from "./app/start.js";
 import { t } from "./app/texts.js";
 import { CardPage } from "./ui/shell.js";
-import { LinkEmail, LinkReset, LinkSignIn, LinkVerify } from "./views/links.js";
 import { ErrorPage, Home, SignedOut } from "./views/plain.js";
 import { Factor, SignIn } from "./views/sign-in.js";
 import { SignInByCode } from "./views/sign-in-code.js";
 import { CheckMail, Recover, SignUp } from "./views/sign-up.js";
+
+/** The page of a mailed link. Nothing stands for it until it is there: its field must have the focus, not a heading before it. */
+function link(name: "LinkEmail" | "LinkReset" | "LinkSignIn" | "LinkVerify") {
+  return lazy(() => import("./views/links.js").then((part) => part[name]), (content, failed) => failed && <CardPage title={t("error.title")}>{content}</CardPage>);
+}
 
 const routes: readonly Route[] = [
   { path: "/", page: Home },
@@ -20,10 +24,10 @@ const routes: readonly Route[] = [
   { path: "/sign-up", page: SignUp },
   { path: "/sign-up/check-mail", page: CheckMail },
   { path: "/recover", page: Recover },
-  { path: "/link/verify", page: LinkVerify },
-  { path: "/link/reset", page: LinkReset },
-  { path: "/link/email", page: LinkEmail },
-  { path: "/link/sign-in", page: LinkSignIn },
+  { path: "/link/verify", page: link("LinkVerify") },
+  { path: "/link/reset", page: link("LinkReset") },
+  { path: "/link/email", page: link("LinkEmail") },
+  { path: "/link/sign-in", page: link("LinkSignIn") },
   { path: "/signed-out", page: SignedOut },
   { path: "/error", page: ErrorPage },
 ];

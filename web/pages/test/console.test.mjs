@@ -95,6 +95,49 @@ describe("the console", () => {
     await leave();
   });
 
+  it("says what it did not check, instead of that nothing needs attention", async () => {
+    const email = newEmail();
+    await createAdministrator(email);
+    const [first, second] = [await open(), await open()];
+    for (const { context } of [first, second]) await signIn(context, url, email);
+    const call = async (method, data) => (await first.context.request.post(`${url}/bff.v1.AccountService/${method}`, { data, headers: { "Sec-Fetch-Site": "same-origin" } })).json();
+    const { enrolmentToken, secret } = await call("BeginTOTPEnrolment", {});
+    await call("FinishTOTPEnrolment", { enrolmentToken, code: totp(secret) });
+    const attention = page => page.locator("section.card").filter({ has: page.getByRole("heading", { name: "Needs attention" }) });
+    await first.page.goto(`${url}/console`);
+    await attention(first.page).getByText("Nothing needs your attention.").waitFor();
+    await first.leave();
+    await second.page.goto(`${url}/console`); // its session began before the second factor
+    await attention(second.page).getByText("Webhooks are not checked", { exact: false }).waitFor();
+    assert.equal(await second.page.getByText("Nothing needs your attention.").count(), 0);
+    for (const width of [320, 1280]) {
+      await second.page.setViewportSize({ width, height: 800 });
+      await assertWhole(second.page, `attention ${width} px`);
+      await picture(second.page, `console-attention-${width}`);
+    }
+    assert.deepEqual(await accessibilityFaults(second.page), []);
+    await second.leave();
+  });
+
+  it("reports a signing key near its end that none follows, and no other", async () => {
+    const warning = "The signing key nears its end, and none follows";
+    const minutes = count => new Date(Date.now() + count * 60_000).toISOString();
+    const key = (kid, state, replaceTime) => ({ kid, algorithm: "EdDSA", state: `SIGNING_KEY_STATE_${state}`, replaceTime });
+    for (const [keys, isReported] of [
+      [[key("a", "SIGNING", minutes(5))], true],
+      [[key("a", "SIGNING", minutes(-5)), key("z", "RETIRED", minutes(-99))], true],
+      [[key("b", "NEXT", minutes(9_999)), key("a", "SIGNING", minutes(5))], false],
+      [[key("a", "SIGNING", minutes(60))], false],
+    ]) {
+      const { page, leave } = await openAsAdministrator();
+      await page.route("**/ListSigningKeys**", route => route.fulfill({ contentType: "application/json", body: JSON.stringify({ keys, issuer: url }) }));
+      await page.goto(`${url}/console`);
+      await page.getByText("Your own account has no second factor").waitFor(); // all is loaded then
+      assert.equal(await page.getByText(warning).count(), isReported ? 1 : 0, JSON.stringify(keys));
+      await leave();
+    }
+  });
+
   it("says first that a service is down, and shows the rest", async () => {
     const { page, leave } = await openAsAdministrator();
     await page.goto(`${url}/console/policy`);

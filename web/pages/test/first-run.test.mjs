@@ -51,8 +51,16 @@ it("has no page to sign in where pages are off, and says so to nobody", async ()
     assert.equal(new URL(page.url()).pathname, "/developers");
     assert.equal(await page.locator('a[href="/sign-in"], a[href="/console"]').count(), 0);
     for (const path of ["/sign-in", "/account", "/console", "/console/users"]) assert.equal((await page.goto(system.url + path)).status(), 404, path);
+    // Another provider leads back to /sign-in/return.
+    for (const path of ["/auth/google/start", "/auth/google/callback?state=x&code=y"]) assert.equal((await fetch(system.url + path, { redirect: "manual" })).status, 404, path);
     assert.equal((await page.goto(`${system.url}/link/reset#token=ghl_x`)).status(), 200); // mails lead here
     await page.getByRole("button", { name: "Set the password" }).waitFor();
+    await page.route("**/bff.v1.AuthService/VerifyEmail", route => route.fulfill({ contentType: "application/json", body: JSON.stringify({ challenge: { token: "ghc_x", methods: ["totp"], expiresIn: 600 } }) }));
+    await page.goto(`${system.url}/link/verify#token=ghl_x`);
+    await page.getByLabel("Password", { exact: true }).fill("any");
+    await page.getByRole("button", { name: "Verify" }).click();
+    await page.getByText("sign in there with your second factor", { exact: false }).waitFor(); // not /sign-in/factor, which is off
+    assert.equal(await page.getByRole("link").filter({ hasNotText: /Skip/ }).count(), 0);
     faults.splice(0, faults.length, ...faults.filter(fault => !/status of 404/.test(fault)));
     await leave();
   } finally {

@@ -71,6 +71,28 @@ describe("signing up and in", () => {
     await leave();
   });
 
+  it("says the id of a request that failed, to be copied", async () => {
+    const { context, page, leave } = await open();
+    await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+    await page.goto(`${url}/sign-in`);
+    const refused = page.waitForResponse(/\/Login$/);
+    await enter(page, await register(url), "quite another password");
+    const id = (await refused).headers()["x-request-id"];
+    assert.match(id, /\w/);
+    const alert = page.getByRole("alert");
+    await alert.getByText(id, { exact: true }).waitFor();
+    for (const width of [320, 1280]) {
+      await page.setViewportSize({ width, height: 800 });
+      await assertWhole(page, `failed ${width} px`);
+      await picture(page, `sign-in-failed-${width}`);
+    }
+    assert.deepEqual(await accessibilityFaults(page), []);
+    await alert.getByRole("button", { name: "Copy" }).click();
+    await alert.getByRole("button", { name: "Copied" }).waitFor();
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), id);
+    await leave();
+  });
+
   it("works by keyboard alone", async () => {
     const { page, leave } = await open();
     const email = await register(url);
@@ -246,6 +268,63 @@ describe("the account", () => {
     await page.getByLabel("Neues Passwort").fill("quite another set of words");
     await page.getByRole("button", { name: "Passwort ändern" }).click();
     await page.getByRole("status").getByText(/Ihr Passwort ist geändert/).waitFor();
+    await leave();
+  });
+
+  it("has the language that was chosen in this browser, then that of the address", async () => {
+    const { page, leave } = await open({ locale: "en" });
+    const title = () => page.getByRole("heading", { level: 1 }).innerText();
+    await page.goto(`${url}/sign-in?ui_locales=fr%20de`);
+    await heading(page, "Bei Gatehouse anmelden");
+    await page.getByRole("combobox").selectOption("en");
+    await heading(page, "Sign in to Gatehouse");
+    await page.goto("about:blank");
+    await page.goto(`${url}/sign-in?ui_locales=de`);
+    await page.getByRole("heading", { level: 1 }).waitFor();
+    assert.equal(await title(), "Sign in to Gatehouse", "the address overrides a choice");
+    await leave();
+  });
+
+  it("says that something succeeded until the next action, also one that fails", async () => {
+    const { context, page, leave } = await open();
+    await signIn(context, url, await register(url));
+    for (const name of ["First", "Second"]) {
+      const created = await context.request.post(`${url}/bff.v1.AccountService/CreateKey`, { data: { name, scopes: ["me:read"], expireTime: new Date(Date.now() + 86_400_000).toISOString() }, headers: { "Sec-Fetch-Site": "same-origin" } });
+      assert.equal(created.status(), 200, await created.text());
+    }
+    await page.goto(`${url}/account/keys`);
+    const revoke = async name => {
+      await page.getByRole("listitem").filter({ hasText: name }).getByRole("button", { name: "Revoke" }).click();
+      await page.getByRole("dialog").getByRole("button", { name: "Revoke" }).click();
+    };
+    await revoke("First");
+    await page.locator(".toast").getByText("First", { exact: false }).waitFor();
+    await page.route("**/RevokeKey", route => route.fulfill({ status: 400, contentType: "application/json", body: JSON.stringify({ code: "internal", message: "Failed." }) }));
+    await revoke("Second");
+    await page.getByRole("dialog").getByRole("alert").waitFor();
+    assert.equal(await page.locator(".toast").count(), 0, "a success of before stands beside a failure");
+    await leave();
+  });
+
+  it("marks codes and keys where the browser has no clipboard, and says so", async () => {
+    const { context, page, leave } = await open();
+    await context.addInitScript(() => Object.defineProperty(Navigator.prototype, "clipboard", { get: () => undefined }));
+    await signIn(context, url, await register(url));
+    await page.goto(`${url}/account/factors`);
+    await page.getByRole("button", { name: "Set up" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByText("The app cannot scan?").click();
+    const secret = await dialog.getByLabel("Secret for the app").inputValue();
+    await dialog.getByRole("button", { name: "Copy" }).click();
+    await dialog.getByRole("button", { name: "Marked: copy it yourself" }).waitFor();
+    await dialog.getByLabel("Code that the app shows").fill(totp(secret));
+    await dialog.getByRole("button", { name: "Turn on" }).click();
+    const codes = page.getByRole("dialog", { name: "Store your recovery codes" });
+    await codes.getByRole("button", { name: "Copy" }).click();
+    await codes.getByRole("status").getByText("Marked: copy it yourself").waitFor();
+    const marked = (await page.evaluate(() => getSelection().toString())).trim().split(/\s+/);
+    assert.deepEqual(marked, await codes.getByRole("listitem").allInnerTexts());
+    await picture(page, "codes-marked");
     await leave();
   });
 

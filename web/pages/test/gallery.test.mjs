@@ -89,4 +89,20 @@ describe("the components", () => {
       await leave();
     });
   }
+
+  it("are large enough for a finger", async () => {
+    const { page, leave } = await visit(browser, url, { hasTouch: true, isMobile: true, viewport: { width: 390, height: 800 } });
+    await page.goto(url);
+    await page.getByRole("heading", { level: 1 }).waitFor();
+    assert.ok(await page.evaluate(() => matchMedia("(pointer: coarse)").matches), "this browser has no coarse pointer");
+    await page.getByRole("button", { name: "Menu" }).click();
+    await page.getByRole("menuitem").first().waitFor();
+    const [seen, small] = await page.evaluate(() => {
+      const all = [...document.querySelectorAll("button:not(.link, .sort), .nav a, [role=menuitem], input.input, select, .button:not(.link)")].filter(one => one.getBoundingClientRect().height > 0);
+      return [all.length, all.filter(one => one.getBoundingClientRect().height < 44).map(one => `${one.className || one.parentElement.className} ${one.textContent}: ${one.getBoundingClientRect().height} px`)];
+    });
+    assert.ok(seen > 30, `${seen} controls`);
+    assert.deepEqual(small, []);
+    await leave();
+  });
 });

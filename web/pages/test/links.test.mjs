@@ -76,6 +76,25 @@ describe("mailed links", () => {
     await leave();
   });
 
+  it("lead on to where one wanted to go before the mail", async () => {
+    const { context, page, leave } = await visit(browser, system.url);
+    const email = await register(system.url);
+    await page.goto(`${system.url}/sign-in?return_to=/account/activity`);
+    await page.getByRole("link", { name: "Forgot?" }).click();
+    await page.getByLabel("Email", { exact: true }).fill(email);
+    await page.getByRole("button", { name: "Send the link" }).click();
+    await heading(page, "Check your mail");
+    const tab = await context.newPage(); // as a mail program opens it
+    await tab.goto(await mailed(email, "reset"));
+    await tab.getByLabel("New password").fill("an entirely new set of words");
+    await tab.getByRole("button", { name: "Set the password" }).click();
+    await tab.getByRole("link", { name: "Sign in" }).click();
+    await enter(tab, email, "an entirely new set of words");
+    await tab.waitForURL(`${system.url}/account/activity`);
+    assert.equal(await tab.evaluate(() => localStorage.getItem("gatehouse:wish")), null, "the next link leads there too");
+    await leave();
+  });
+
   it("verify an email, with the session of this browser, and lead on to the account", async () => {
     const { context, page, leave } = await visit(browser, system.url);
     const email = await register(system.url);
@@ -194,6 +213,22 @@ describe("mailed codes", () => {
     await page.getByRole("button", { name: "Continue" }).click();
     await heading(page, "Hello, Ada");
     await leave();
+  });
+
+  it("are asked for the address that was entered last, not for the one before", async () => {
+    const { context, page, faults } = await visit(browser, system.url);
+    const [first, second] = [newEmail(), newEmail()];
+    await ask(page, first);
+    await page.getByText(first, { exact: false }).waitFor();
+    await ask(page, second); // which expects the form, with this address
+    await page.getByText(second, { exact: false }).waitFor();
+    await page.reload();
+    await page.getByText(second, { exact: false }).waitFor();
+    await page.getByLabel("Code from the mail").fill((await link(second)).split("code=")[1]);
+    await page.getByRole("button", { name: "Continue" }).click();
+    await heading(page, /^Hello/);
+    await context.close();
+    assert.deepEqual(unusual(faults), []);
   });
 
   it("of another request are shown, not used up", async () => {

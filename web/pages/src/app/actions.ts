@@ -13,8 +13,25 @@ export interface Confirmation {
   cancel(): void;
 }
 
-/** The confirmation that the dialog asks for now. */
-export const confirmation = signal<Confirmation | undefined>(undefined);
+/** The confirmations that dialogs ask for now, the one on top last: setting up a factor may itself need a recent sign-in. */
+export const confirmations = signal<readonly Confirmation[]>([]);
+
+const asking = new Map<Confirmation["why"], Promise<void>>();
+
+/** Asks the person to confirm who they are. All that ask for the same at once wait for one dialog. */
+export function confirm(why: Confirmation["why"]): Promise<void> {
+  let answer = asking.get(why);
+  if (!answer) {
+    answer = new Promise<void>((done, fail) => {
+      confirmations.value = [...confirmations.value, { why, done, cancel: () => fail(new Cancelled()) }];
+    }).finally(() => {
+      confirmations.value = confirmations.value.filter((one) => one.why !== why);
+      asking.delete(why);
+    });
+    asking.set(why, answer);
+  }
+  return answer;
+}
 
 /** Runs a call. If it needs a recent sign-in or a higher level, asks for it and repeats the call. */
 export async function confirmed<T>(call: () => Promise<T>): Promise<T> {
@@ -24,10 +41,8 @@ export async function confirmed<T>(call: () => Promise<T>): Promise<T> {
     if (!(thrown instanceof GatehouseError)) throw thrown;
     const { reason } = thrown;
     if (reason !== "REAUTHENTICATION_REQUIRED" && reason !== "SECOND_FACTOR_REQUIRED") throw thrown;
-    await new Promise<void>((done, fail) => {
-      confirmation.value = { why: reason === "SECOND_FACTOR_REQUIRED" ? "level" : "recent", done, cancel: () => fail(new Cancelled()) };
-    }).finally(() => {
-      confirmation.value = undefined;
+    await confirm(reason === "SECOND_FACTOR_REQUIRED" ? "level" : "recent").catch((cancelled: unknown) => {
+      throw new Cancelled("", { cause: cancelled instanceof Cancelled ? thrown : cancelled });
     });
     return call();
   }
@@ -63,6 +78,7 @@ export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...a
     if (busy.value) return false;
     busy.value = true;
     problem.value = undefined;
+    notice.value = undefined;
     const given = JSON.stringify(args);
     if (key.current?.args !== given) key.current = { args: given, value: newKey(), since: Date.now() };
     const { value, since } = key.current;
@@ -126,7 +142,7 @@ export function useResource<T>(load: (signal: AbortSignal) => Promise<T>, deps: 
         if (!stop.signal.aborted) state.value = { value };
       } catch (thrown) {
         if (stop.signal.aborted) return;
-        const error = GatehouseError.from(thrown);
+        const error = GatehouseError.from(thrown instanceof Cancelled ? thrown.cause : thrown);
         if (isSignedOut(error)) return goToSignIn();
         const problem = problemOf(error);
         state.value = { ...(state.value.value !== undefined && { value: state.value.value }), problem };

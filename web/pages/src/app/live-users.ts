@@ -1,12 +1,12 @@
 import { watchUsersOf } from "../../../../clients/typescript/src/live.js";
 import { anyUser, reloadChanged } from "./changes.js";
 import { collector, isOwn, live, whileSeen } from "./live.js";
-import { user } from "./session.js";
+import { administers } from "./session.js";
 import { users } from "./users-client.js";
 
 /** Shows changes of users, to administrators. */
 export function followUsers(): void {
   const changed = collector((ids, complete) => reloadChanged((name) => !isOwn(name) && (complete || name === anyUser || ids.has(name))));
   const watch = watchUsersOf(live, users);
-  whileSeen(() => user.value?.roles.includes("admin") ?? false, () => watch(({ userIds, complete }) => changed(userIds, complete)));
+  whileSeen(administers, () => watch(({ userIds, complete }) => changed(userIds, complete)));
 }

@@ -63,6 +63,11 @@ export function isAdministrator(): boolean {
   return [...(state.me.user?.roles ?? []), ...(state.me.security?.withheldRoles ?? [])].includes("admin");
 }
 
+/** Reports whether the session has the role of administrators: one without a second factor may lack it. */
+export function administers(): boolean {
+  return (user.value?.roles.includes("admin") ?? false) && !security.value?.withheldRoles.includes("admin");
+}
+
 /** Replaces what is shown of the signed-in person. */
 export function setUser(changed: User | undefined): void {
   if (session.value.kind === "signedIn" && changed) session.value = { kind: "signedIn", me: { ...session.value.me, user: changed } };

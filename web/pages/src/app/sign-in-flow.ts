@@ -67,6 +67,31 @@ export function dropAwaitedCode(): void {
   }
 }
 
+const wishKey = "gatehouse:wish";
+
+/** How long the wish of somebody who waits for a mail is kept, in ms: the life of a link that verifies. */
+const wishLife = 24 * 60 * 60_000;
+
+/** Keeps the wish in the address until the link in a mail is opened, which has none. Without a wish, forgets that of before. */
+export function keepWish(): void {
+  try {
+    localStorage.setItem(wishKey, JSON.stringify({ to: wish(), until: Date.now() + wishLife }));
+  } catch {
+    // Storage is blocked: the link leads to the home of this site.
+  }
+}
+
+/** Returns the wish that waits in this browser for a mailed link, and forgets it; undefined if there is none, or it has expired. */
+export function takeWish(): string | undefined {
+  try {
+    const { to, until } = JSON.parse(localStorage.getItem(wishKey) ?? "{}") as { to?: string; until?: number };
+    localStorage.removeItem(wishKey);
+    return until !== undefined && until > Date.now() ? returnTo(to, location.origin, config.origins) : undefined;
+  } catch {
+    return undefined; // storage is blocked, or holds something else
+  }
+}
+
 /** The wish in the address where to go on to. */
 export function wish(): string | undefined {
   return returnTo(here.value.searchParams.get("return_to"), location.origin, config.origins);

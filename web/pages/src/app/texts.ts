@@ -45,7 +45,7 @@ export async function chooseLocale(name: string): Promise<void> {
   await useLocale(name);
 }
 
-/** The language that this browser chose or prefers: a choice, the address, the browser's list. */
+/** The language of somebody whom nobody knows yet: the one chosen in this browser, the address, the browser's list. */
 export function preferredLocale(): string {
   const asked = new URLSearchParams(location.search).get("ui_locales")?.split(" ") ?? [];
   let chosen: string | null = null;
@@ -54,7 +54,7 @@ export function preferredLocale(): string {
   } catch {
     // Storage is blocked.
   }
-  for (const wish of [...asked, ...(chosen ? [chosen] : []), ...navigator.languages]) {
+  for (const wish of [...(chosen ? [chosen] : []), ...asked, ...navigator.languages]) {
     const language = wish.split("-")[0]?.toLowerCase() ?? "";
     if (offered().includes(language)) return language;
   }

@@ -1,9 +1,9 @@
 import type { User } from "@gatehouse/client";
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useRef, useState } from "preact/hooks";
 import { here } from "../app/router.js";
 import { locale, t } from "../app/texts.js";
-import { Button } from "./button.js";
+import { CopyButton } from "./copy.js";
 import { Icon, type IconName } from "./icons.js";
 
 /** The heading of a page, which gets the focus when the page opens. */
@@ -147,22 +147,14 @@ export function Tabs({ label, tabs }: { label: string; tabs: readonly { readonly
 
 /** Text to copy, such as a secret that is shown once. */
 export function CopyField({ label, value }: { label: string; value: string }) {
-  const [copied, setCopied] = useState(false);
   const id = useId();
-  useEffect(() => {
-    const timer = setTimeout(() => setCopied(false), 3_000);
-    return () => clearTimeout(timer);
-  }, [copied]);
-  const copy = () => navigator.clipboard.writeText(value).then(() => setCopied(true), () => document.getElementById(id)?.focus());
   return (
     <div class="copy">
       <label class="unseen" for={id}>
         {label}
       </label>
       <textarea id={id} class="input mono" rows={1} readOnly spellcheck={false} value={value} onFocus={(event) => event.currentTarget.select()} />
-      <Button icon={copied ? "check" : "copy"} onClick={() => void copy()}>
-        {t(copied ? "ui.copied" : "ui.copy")}
-      </Button>
+      <CopyButton text={value} select={() => document.getElementById(id)?.focus()} />
     </div>
   );
 }

@@ -1,10 +1,10 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { notice } from "../app/actions.js";
-import type { Resource } from "../app/actions.js";
 import type { Problem } from "../app/problem.js";
 import { t } from "../app/texts.js";
 import { Button } from "./button.js";
+import { RequestId } from "./copy.js";
 import { Icon, type IconName } from "./icons.js";
 
 const pictures: Record<"info" | "success" | "warning" | "danger", IconName> = { info: "info", success: "check", warning: "alert", danger: "alert" };
@@ -25,13 +25,6 @@ export function Alert({ kind = "info", title, children, action }: { kind?: "info
 
 /** Tells what has just succeeded, to the eye and to screen readers, until the next action. */
 export function Toast() {
-  useEffect(() => {
-    const forget = (event: Event) => {
-      if (notice.value && !(event.target as Element).closest?.(".toast")) notice.value = undefined;
-    };
-    document.addEventListener("submit", forget, true);
-    return () => document.removeEventListener("submit", forget, true);
-  }, []);
   return (
     <div class="toasts" role="status" aria-live="polite">
       {notice.value && (
@@ -65,7 +58,7 @@ export function ErrorState({ problem, retry }: { problem: Problem; retry?: () =>
   return (
     <Alert kind="danger" action={retry && <Button onClick={retry}>{t("ui.try_again")}</Button>}>
       <p>{problem.text}</p>
-      {problem.requestId && <p class="small mono">{t("ui.request_id", { id: problem.requestId })}</p>}
+      {problem.requestId && <RequestId id={problem.requestId} />}
     </Alert>
   );
 }
@@ -85,13 +78,6 @@ export function Skeleton({ lines = 3 }: { lines?: number }) {
       ))}
     </div>
   );
-}
-
-/** Shows what was loaded, or that it is being loaded, or why it was not. */
-export function Loaded<T>({ from, lines, children }: { from: Resource<T>; lines?: number; children: (value: T, reload: () => void) => ComponentChildren }) {
-  if (from.kind === "loading") return <Skeleton {...(lines !== undefined && { lines })} />;
-  if (from.kind === "failed") return <ErrorState problem={from.problem} retry={from.reload} />;
-  return <>{children(from.value, from.reload)}</>;
 }
 
 /** A word about the state of something. */

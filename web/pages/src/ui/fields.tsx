@@ -3,6 +3,7 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { Action } from "../app/actions.js";
 import type { Problem } from "../app/problem.js";
 import { t } from "../app/texts.js";
+import { RequestId } from "./copy.js";
 import { Icon } from "./icons.js";
 
 interface FieldProps {
@@ -106,6 +107,11 @@ export function CodeField({ name, label, value, onInput, help, error, focus }: F
       />
     </Described>
   );
+}
+
+/** A mailed code: letters and digits, so that a phone must not offer digits alone. */
+export function MailedCodeField(props: Pick<FieldProps, "label" | "help" | "value" | "onInput" | "error" | "focus">) {
+  return <TextField {...props} name="emailCode" required mono autocomplete="one-time-code" maxLength={32} />;
 }
 
 /** A search. It does not wait for a button. */
@@ -230,7 +236,7 @@ export function ErrorSummary({ problem, form }: { problem: Problem | undefined; 
             ))}
           </ul>
         )}
-        {problem.requestId && problem.reason === "INTERNAL" && <p class="small">{t("ui.request_id", { id: problem.requestId })}</p>}
+        {problem.requestId && saysMore && <RequestId id={problem.requestId} />}
       </div>
     </div>
   );

@@ -6,7 +6,7 @@ import { cleanCode, methodsOf, passkeyProof, type Method, type PasskeyResponse }
 import { t } from "../app/texts.js";
 import { Button } from "../ui/button.js";
 import { Alert } from "../ui/feedback.js";
-import { CodeField, Checkbox, ErrorSummary, Form, TextField } from "../ui/fields.js";
+import { CodeField, Checkbox, ErrorSummary, Form, MailedCodeField, TextField } from "../ui/fields.js";
 
 /** The answer to a challenge. */
 export type Proof = { case: "totpCode"; value: string } | { case: "emailCode"; value: string } | { case: "recoveryCode"; value: string } | { case: "passkey"; value: PasskeyResponse };
@@ -61,7 +61,7 @@ function EmailCodeStep({ answer }: { answer: (headers: HeadersInit, code: string
   const action = useAction(answer);
   return (
     <Form action={action} onSubmit={() => void action.run(cleanCode(code))}>
-      <TextField name="emailCode" label={t("factor.email_code")} help={t("factor.email_code_help")} value={code} onInput={setCode} required mono autocomplete="one-time-code" maxLength={32} focus />
+      <MailedCodeField label={t("factor.email_code")} help={t("factor.email_code_help")} value={code} onInput={setCode} focus />
       <Button kind="primary" type="submit" wide busy={action.busy.value}>
         {t("ui.continue")}
       </Button>

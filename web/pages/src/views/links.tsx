@@ -5,7 +5,7 @@ import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { Refusal } from "../app/problem.js";
 import { clearFragment, here } from "../app/router.js";
-import { awaitedCode, goOn, keepChallenge } from "../app/sign-in-flow.js";
+import { awaitedCode, goOn, keepChallenge, keepingWish, takeWish } from "../app/sign-in-flow.js";
 import { t } from "../app/texts.js";
 import { Button, ButtonLink } from "../ui/button.js";
 import { Alert, Skeleton } from "../ui/feedback.js";
@@ -62,17 +62,18 @@ function LeadOn({ title, text, href, verb }: { title: string; text: string; href
 export function LinkVerify() {
   const { token, used } = useToken();
   const [password, setPassword] = useState("");
-  const [done, setDone] = useState(false);
+  const [done, setDone] = useState<{ text: string; to?: string | undefined }>();
   const action = useAction(async (headers) => {
-    const answer = await verify(token, password, headers);
+    const { challenge } = await verify(token, password, headers);
     used();
-    if (answer.challenge) {
-      keepChallenge(answer.challenge);
-      return goOn({ case: "challenge", value: answer.challenge });
-    }
-    setDone(true);
+    // Where the page for the second factor is off, the app asks for it.
+    if (challenge && config.linksOnly) return setDone({ text: t("link.verified_proven") });
+    const to = takeWish();
+    if (!challenge) return setDone({ text: t("link.verified"), to });
+    keepChallenge(challenge);
+    goOn({ case: "challenge", value: challenge }, to);
   });
-  if (done) return <LeadOn key="done" title={t("link.verified_title")} text={t("link.verified")} href={config.home} verb={t("ui.continue")} />;
+  if (done) return <LeadOn key="done" title={t("link.verified_title")} text={done.text} href={done.to ?? config.home} verb={t("ui.continue")} />;
   if (!token) return <Incomplete title={t("link.verify_title")} />;
   return (
     <CardPage title={t("link.verify_title")} lead={t("link.verify_lead")}>
@@ -102,13 +103,13 @@ async function verify(token: string, password: string, headers: HeadersInit) {
 export function LinkReset() {
   const { token, used } = useToken();
   const [newPassword, setNewPassword] = useState("");
-  const [done, setDone] = useState(false);
+  const [signIn, setSignIn] = useState<string>();
   const action = useAction(async () => {
     await gatehouse.auth.resetPassword({ token, newPassword });
     used();
-    setDone(true);
+    setSignIn(keepingWish("/sign-in", takeWish()));
   });
-  if (done) return <LeadOn key="done" title={t("link.reset_done_title")} text={t("link.reset_done")} href="/sign-in" verb={t("sign_in.verb")} />;
+  if (signIn) return <LeadOn key="done" title={t("link.reset_done_title")} text={t("link.reset_done")} href={signIn} verb={t("sign_in.verb")} />;
   if (!token) return <Incomplete title={t("link.reset_title")} />;
   return (
     <CardPage title={t("link.reset_title")} lead={t("link.reset_lead")}>

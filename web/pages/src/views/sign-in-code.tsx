@@ -11,7 +11,11 @@ import { entered } from "./sign-in.js";
 
 /** /sign-in/code: asks for an email, then for the code that was mailed there. */
 export function SignInByCode() {
-  const [awaited, setAwaited] = useState(awaitedCode);
+  const [awaited, setAwaited] = useState(() => {
+    const kept = awaitedCode();
+    // Somebody who has just entered another address wants a code there.
+    return !entered.email || kept?.email === entered.email ? kept : undefined;
+  });
   const startOver = () => {
     dropAwaitedCode();
     setAwaited(undefined);

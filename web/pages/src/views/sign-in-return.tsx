@@ -165,7 +165,7 @@ function LinkBySigningIn({ provider }: { provider: string }) {
   );
 }
 
-/** The provider does not vouch for the address: a code was mailed there, whether or not it has an account. */
+/** The provider does not vouch for the address, or its account has neither a password nor a passkey: a code was mailed there. The page does not tell which. */
 function LinkByCode({ challenge, name }: { challenge: Challenge; name: string }) {
   const answer = async (headers: HeadersInit, proof: Proof) => {
     goOn((await gatehouse.auth.completeLogin({ challengeToken: challenge.token, proof }, { headers })).result);

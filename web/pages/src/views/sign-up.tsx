@@ -3,7 +3,7 @@ import { useAction } from "../app/actions.js";
 import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { go } from "../app/router.js";
-import { arrive, keepingWish } from "../app/sign-in-flow.js";
+import { arrive, keepingWish, keepWish } from "../app/sign-in-flow.js";
 import { t } from "../app/texts.js";
 import { Button, ButtonLink } from "../ui/button.js";
 import { Form, PasswordField, TextField } from "../ui/fields.js";
@@ -20,8 +20,9 @@ export function SignUp() {
   entered.email = email;
   const action = useAction(async (headers) => {
     const { result } = await gatehouse.auth.register({ email, password, firstName, lastName }, { headers });
-    if (result.case === "signedIn") arrive();
-    else go(keepingWish("/sign-up/check-mail"));
+    if (result.case === "signedIn") return arrive();
+    keepWish();
+    go(keepingWish("/sign-up/check-mail"));
   });
   const below = (
     <>
@@ -69,6 +70,7 @@ export function Recover() {
   entered.email = email;
   const action = useAction(async () => {
     await gatehouse.auth.requestPasswordReset({ email });
+    keepWish();
     setSent(true);
   });
   const below = <a href={keepingWish("/sign-in")}>{t("ui.to_sign_in")}</a>;

@@ -8,11 +8,13 @@ import { returnTo } from "../../app/return-to.js";
 import { go, here } from "../../app/router.js";
 import { t } from "../../app/texts.js";
 import { Button, ButtonLink } from "../../ui/button.js";
+import { RequestId } from "../../ui/copy.js";
 import { Card, Timestamp } from "../../ui/data.js";
 import { Dialog } from "../../ui/dialog.js";
-import { Alert, Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Alert, Badge, EmptyState } from "../../ui/feedback.js";
 import { ErrorSummary } from "../../ui/fields.js";
 import { ProviderMark } from "../../ui/provider-button.js";
+import { Loaded } from "../loaded.js";
 import { AccountPage } from "./frame.js";
 
 const path = "/account/connections";
@@ -112,7 +114,7 @@ function Returned({ provider, refused, connected: { identities, providers }, rel
       }
     >
       <p>{text}</p>
-      {problem?.requestId && <p class="small mono">{t("ui.request_id", { id: problem.requestId })}</p>}
+      {problem?.requestId && <RequestId id={problem.requestId} />}
       <ErrorSummary problem={again.problem.value} form={{ current: null }} />
     </Alert>
   );

@@ -1,15 +1,16 @@
 import type { BeginTOTPEnrolmentResponse } from "@gatehouse/client";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { useAction } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
 import { cleanCode, createPasskey } from "../../app/proofs.js";
 import { config } from "../../app/config.js";
 import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
+import { CopyButton, selectText } from "../../ui/copy.js";
 import { CopyField } from "../../ui/data.js";
 import { Dialog } from "../../ui/dialog.js";
 import { Alert, Skeleton } from "../../ui/feedback.js";
-import { Checkbox, CodeField, ErrorSummary, Form, TextField } from "../../ui/fields.js";
+import { Checkbox, CodeField, ErrorSummary, Form, MailedCodeField, TextField } from "../../ui/fields.js";
 import { QRCode } from "../../ui/qr.js";
 
 interface Enrolment {
@@ -51,7 +52,7 @@ function FinishTotp({ begun, done }: { begun: BeginTOTPEnrolmentResponse; done: 
       </details>
       <Form action={finish} onSubmit={() => void finish.run()}>
         <CodeField name="code" label={t("enrol.totp_code")} value={code} onInput={setCode} error={finish.problem.value?.fields.code} focus />
-        {begun.emailCodeSent && <CodeField name="emailCode" label={t("enrol.email_code")} help={t("enrol.email_code_help")} value={emailCode} onInput={setEmailCode} error={finish.problem.value?.fields.email_code} />}
+        {begun.emailCodeSent && <MailedCodeField label={t("enrol.email_code")} help={t("enrol.email_code_help")} value={emailCode} onInput={setEmailCode} error={finish.problem.value?.fields.email_code} />}
         <Button kind="primary" type="submit" wide busy={finish.busy.value}>
           {t("enrol.finish")}
         </Button>
@@ -80,7 +81,7 @@ export function AddPasskey({ onClose, done }: Enrolment) {
     return (
       <Dialog key="code" title={t("factors.passkey_add")} onClose={onClose}>
         <Form action={confirm} onSubmit={() => void confirm.run()}>
-          <CodeField name="emailCode" label={t("enrol.email_code")} help={t("enrol.email_code_help")} value={emailCode} onInput={setEmailCode} error={confirm.problem.value?.fields.email_code} focus />
+          <MailedCodeField label={t("enrol.email_code")} help={t("enrol.email_code_help")} value={emailCode} onInput={setEmailCode} error={confirm.problem.value?.fields.email_code} focus />
           <Button kind="primary" type="submit" wide busy={confirm.busy.value}>
             {t("enrol.finish")}
           </Button>
@@ -104,16 +105,17 @@ export function AddPasskey({ onClose, done }: Enrolment) {
 /** Shows recovery codes, once. They close only when the person says that they are stored. */
 export function RecoveryCodes({ codes, onClose }: { codes: readonly string[]; onClose: () => void }) {
   const [stored, setStored] = useState(false);
+  const list = useRef<HTMLUListElement>(null);
   return (
     <Dialog title={t("codes.title")}>
       <Alert kind="warning">{t("codes.lead")}</Alert>
-      <ul class="codes mono">
+      <ul ref={list} class="codes mono">
         {codes.map((code) => (
           <li key={code}>{code}</li>
         ))}
       </ul>
       <div class="page-actions">
-        <Button icon="copy" onClick={() => void navigator.clipboard.writeText(codes.join("\n"))}>{t("ui.copy")}</Button>
+        <CopyButton text={codes.join("\n")} select={() => selectText(list.current)} />
         <Button onClick={() => print()}>{t("codes.print")}</Button>
       </div>
       <Checkbox name="stored" label={t("codes.stored")} checked={stored} onChange={setStored} />

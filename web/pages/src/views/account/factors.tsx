@@ -10,11 +10,15 @@ import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { Card, Timestamp } from "../../ui/data.js";
 import { ConfirmDialog, Dialog, Menu } from "../../ui/dialog.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
 import { ErrorSummary, Form, TextField } from "../../ui/fields.js";
 import { Icon } from "../../ui/icons.js";
+import { Loaded } from "../loaded.js";
 import { AddPasskey, EnrolTotp, RecoveryCodes } from "./enrol.js";
 import { AccountPage } from "./frame.js";
+
+// With the page of the factors: as a part of their own they would split what all pages share into more files.
+export { EnrolButton, LevelNeeded } from "../level.js";
 
 /** /account/factors: the authenticator app, passkeys, recovery codes, remembered devices. */
 export function Factors() {

@@ -8,9 +8,10 @@ import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { Card, CopyField, Timestamp } from "../../ui/data.js";
 import { ConfirmDialog, Dialog } from "../../ui/dialog.js";
-import { Alert, Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Alert, Badge, EmptyState } from "../../ui/feedback.js";
 import { Checkbox, Form, Select, TextField } from "../../ui/fields.js";
 import { Icon } from "../../ui/icons.js";
+import { Loaded } from "../loaded.js";
 import { AccountPage } from "./frame.js";
 
 /** /account/keys: keys with which scripts call the API in the name of the account. */

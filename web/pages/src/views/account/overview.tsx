@@ -45,7 +45,7 @@ function Overviewed() {
           {facts?.secondFactor && facts.recoveryCodesLeft < 4 && (
             <Row icon="key" title={t("factors.codes")} text={t("factors.codes_left", { count: facts.recoveryCodesLeft })} href="/account/factors" verb={t("overview.renew")} badge={<Badge kind="warning">{t("overview.few")}</Badge>} />
           )}
-          <Row icon="lock" title={t("account.password")} text={facts?.passwordChangeTime ? <>{t("overview.password_changed")} <Timestamp time={facts.passwordChangeTime} /></> : t("overview.password_none")} href="/account/password" verb={t("overview.change")} />
+          <Row icon="lock" title={t("account.password")} text={facts?.passwordChangeTime ? <>{t("overview.password_changed")} <Timestamp time={facts.passwordChangeTime} /></> : facts && t("overview.password_none")} href="/account/password" verb={t(facts && !facts.passwordChangeTime ? "overview.set_up" : "overview.change")} />
           <Row icon="device" title={t("account.sessions")} text={t("overview.sessions", { count: facts?.activeSessions ?? 0 })} href="/account/sessions" verb={t("overview.see")} />
           <Row icon="key" title={t("account.keys")} text={t("keys.lead")} href="/account/keys" verb={t("overview.see")} />
         </ul>

@@ -6,7 +6,7 @@ import { locale, offered, t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { Card } from "../../ui/data.js";
 import { Alert } from "../../ui/feedback.js";
-import { Form, PasswordField, Select, TextField } from "../../ui/fields.js";
+import { Form, Select, TextField } from "../../ui/fields.js";
 import { AccountPage } from "./frame.js";
 import { VerifyAlert } from "./overview.js";
 
@@ -66,35 +66,6 @@ export function Email() {
           <div>
             <Button kind="primary" type="submit" busy={action.busy.value}>
               {t("recover.verb")}
-            </Button>
-          </div>
-        </Form>
-      </Card>
-    </AccountPage>
-  );
-}
-
-/** /account/password */
-export function Password() {
-  const [currentPassword, setCurrent] = useState("");
-  const [newPassword, setNew] = useState("");
-  const action = useAction(async () => {
-    await gatehouse.account.changePassword({ currentPassword, newPassword });
-    setCurrent("");
-    setNew("");
-    notice.value = t("password.changed");
-  });
-  const { fields = {} } = action.problem.value ?? {};
-  return (
-    <AccountPage title={t("account.password")} lead={t("password.lead")}>
-      <Card>
-        <Form action={action} onSubmit={() => void action.run()}>
-          <input class="unseen" type="text" name="username" autocomplete="username" value={user.value?.email ?? ""} readOnly tabIndex={-1} aria-hidden="true" />
-          <PasswordField name="currentPassword" label={t("password.current")} autocomplete="current-password" required value={currentPassword} onInput={setCurrent} error={fields.current_password} />
-          <PasswordField name="newPassword" label={t("field.new_password")} autocomplete="new-password" required help={t("field.password_help")} value={newPassword} onInput={setNew} error={fields.new_password} />
-          <div>
-            <Button kind="primary" type="submit" busy={action.busy.value}>
-              {t("password.verb")}
             </Button>
           </div>
         </Form>

@@ -9,9 +9,10 @@ import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { Card, DataTable, Timestamp } from "../../ui/data.js";
 import { ConfirmDialog } from "../../ui/dialog.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
 import { ErrorSummary } from "../../ui/fields.js";
 import { Icon } from "../../ui/icons.js";
+import { Loaded } from "../loaded.js";
 import { AccountPage } from "./frame.js";
 
 /** /account/sessions */

@@ -1,15 +1,14 @@
 import type { ComponentChildren } from "preact";
 import { config } from "../../app/config.js";
 import { useTitle } from "../../app/router.js";
-import { loadSession, security, session, user } from "../../app/session.js";
+import { administers, isAdministrator, session } from "../../app/session.js";
 import { t } from "../../app/texts.js";
-import { users } from "../../app/users-client.js";
 import { ButtonLink } from "../../ui/button.js";
 import { PageHeader } from "../../ui/data.js";
 import { Alert } from "../../ui/feedback.js";
 import { Shell } from "../../ui/shell.js";
 import { HealthMeanwhile } from "./health.js";
-import { LevelAlert } from "./level.js";
+import { LevelAlert } from "../level.js";
 
 /** A page of the console: the frame, and the way in for those who lack the role or its level. */
 export function ConsolePage({ title, lead, actions, children }: { title: string; lead?: string; actions?: ComponentChildren; children: ComponentChildren }) {
@@ -36,13 +35,13 @@ export function ConsolePage({ title, lead, actions, children }: { title: string;
 
 function WayIn({ children }: { children: ComponentChildren }) {
   if (session.value.kind !== "signedIn") return null;
-  if (user.value?.roles.includes("admin")) return <>{children}</>;
-  if (!security.value?.withheldRoles.includes("admin")) {
+  if (administers()) return <>{children}</>;
+  if (!isAdministrator()) {
     return (
       <Alert kind="warning" title={t("console.no_role_title")} action={<ButtonLink href="/account">{t("console.to_account")}</ButtonLink>}>
         {t("console.no_role")}
       </Alert>
     );
   }
-  return <LevelAlert texts="console.needs" call={() => users.listUsers({ pageSize: 1 })} done={() => void loadSession()} />;
+  return <LevelAlert texts="console.needs" done={() => undefined} />;
 }

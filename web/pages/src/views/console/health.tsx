@@ -1,8 +1,9 @@
 import { useResource, type Resource } from "../../app/actions.js";
 import { t } from "../../app/texts.js";
 import { Card } from "../../ui/data.js";
-import { Badge, Loaded } from "../../ui/feedback.js";
+import { Badge } from "../../ui/feedback.js";
 import { Icon } from "../../ui/icons.js";
+import { Loaded } from "../loaded.js";
 
 /** Whether each service is healthy, as the gateway sees it. */
 export interface Health {

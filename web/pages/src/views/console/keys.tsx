@@ -3,7 +3,8 @@ import { users } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
 import { SigningKeyState, type SigningKey } from "../../../../../clients/typescript/src/gen/bff/v1/signing_keys_pb.js";
 import { DataTable, DescriptionList, Card, Timestamp, type Column } from "../../ui/data.js";
-import { Badge, Loaded } from "../../ui/feedback.js";
+import { Badge } from "../../ui/feedback.js";
+import { Loaded } from "../loaded.js";
 import { ConsolePage } from "./frame.js";
 
 /** /console/keys: the keys that sign access tokens. They are changed in a terminal. */

@@ -6,8 +6,9 @@ import { users } from "../../app/users-client.js";
 import { hasText, t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { DataTable, Timestamp, type Column } from "../../ui/data.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
 import { ErrorSummary, Select } from "../../ui/fields.js";
+import { Loaded } from "../loaded.js";
 import { ConsolePage } from "./frame.js";
 import { Pager, usePages } from "./pager.js";
 

@@ -8,8 +8,10 @@ import { CountPrecision, type Count as Counting } from "../../../../../clients/t
 import { SigningKeyState, type ListSigningKeysResponse } from "../../../../../clients/typescript/src/gen/bff/v1/signing_keys_pb.js";
 import { ButtonLink } from "../../ui/button.js";
 import { Card } from "../../ui/data.js";
-import { Badge, Loaded } from "../../ui/feedback.js";
+import { Badge } from "../../ui/feedback.js";
 import { Icon, type IconName } from "../../ui/icons.js";
+import { LevelAlert } from "../level.js";
+import { Loaded, needsLevel } from "../loaded.js";
 import { ConsolePage } from "./frame.js";
 import { HealthCard, loadHealth, type Health } from "./health.js";
 
@@ -46,9 +48,12 @@ async function countMails(status: MailStatus, signal: AbortSignal): Promise<Coun
   return { count: mails.length, precision: nextPageToken === "" ? "exact" : "more" };
 }
 
-/** Counts the webhooks that fail; none for an administrator whose session may not see them. */
-async function countFailingWebhooks(signal: AbortSignal): Promise<number> {
-  if (security.value?.level !== 2) return 0;
+/** Stands for what the session may not see, which the overview does not ask for. */
+const unseen = "unseen";
+
+/** Counts the webhooks that fail. */
+async function countFailingWebhooks(signal: AbortSignal): Promise<number | typeof unseen> {
+  if (security.value?.level !== 2) return unseen;
   const { countFailing } = await import("./webhook-pages.js");
   return countFailing(signal);
 }
@@ -60,6 +65,15 @@ function Overviewed() {
   const keys = useResource((signal) => confirmed(() => users.listSigningKeys({}, { signal })));
   const webhooks = useResource(countFailingWebhooks, [security.value?.level]);
   const people = useResource((signal) => confirmed(() => users.countUsers({}, { signal })));
+  const withheld = [failed, pending, keys, people].filter(needsLevel);
+  if (withheld.length > 0) {
+    return (
+      <>
+        <LevelAlert texts="console.needs" done={() => withheld.forEach(({ reload }) => reload())} />
+        <HealthCard from={health} />
+      </>
+    );
+  }
   return (
     <>
       <Attention health={health} failed={failed} keys={keys} webhooks={webhooks} />
@@ -102,17 +116,21 @@ interface Finding {
   readonly verb?: string;
 }
 
-/** Reports whether the key that signs should have been followed by now. */
-function isOverdue({ keys }: ListSigningKeysResponse): boolean {
+/** How long before its end a signing key must have a successor, in ms. auth makes one 15 minutes before. */
+const nearEnd = 10 * 60_000;
+
+/** Reports whether the key that signs is near its end, or past it, and none follows. */
+function lacksSuccessor({ keys }: ListSigningKeysResponse): boolean {
   const signing = keys.find(({ state }) => state === SigningKeyState.SIGNING);
-  return signing?.replaceTime !== undefined && Number(signing.replaceTime.seconds) * 1000 < Date.now();
+  const follows = keys.some(({ state }) => state === SigningKeyState.NEXT);
+  return !follows && signing?.replaceTime !== undefined && Number(signing.replaceTime.seconds) * 1000 < Date.now() + nearEnd;
 }
 
 interface Checked {
   health: Resource<Health>;
   failed: Resource<Count>;
   keys: Resource<ListSigningKeysResponse>;
-  webhooks: Resource<number>;
+  webhooks: Resource<number | typeof unseen>;
 }
 
 function Attention({ health, failed, keys, webhooks }: Checked) {
@@ -125,37 +143,43 @@ function Attention({ health, failed, keys, webhooks }: Checked) {
   if (failed.kind === "ready" && failed.value.count > 0) {
     findings.push({ icon: "mail", title: t("attention.mails", { count: failed.value.count }), text: t("attention.mails_help"), href: "/console/mails?status=failed", verb: t("overview.see") });
   }
-  if (webhooks.kind === "ready" && webhooks.value > 0) {
+  if (webhooks.kind === "ready" && webhooks.value !== unseen && webhooks.value > 0) {
     findings.push({ icon: "send", title: t("attention.webhooks", { count: webhooks.value }), text: t("attention.webhooks_help"), href: "/console/webhooks", verb: t("overview.see") });
   }
-  if (keys.kind === "ready" && isOverdue(keys.value)) {
+  if (keys.kind === "ready" && lacksSuccessor(keys.value)) {
     findings.push({ icon: "key", title: t("attention.key"), text: t("attention.key_help"), href: "/console/keys", verb: t("overview.see") });
   }
   if (security.value && !security.value.secondFactor) {
     findings.push({ icon: "shield", title: t("attention.factor"), text: t("attention.factor_help"), href: "/account/factors", verb: t("overview.set_up") });
   }
-  const isLoading = [health, failed, keys, webhooks].some(({ kind }) => kind === "loading");
+  const parts = [health, failed, keys, webhooks];
+  const isLoading = parts.some(({ kind }) => kind === "loading");
+  const isPartial = parts.some(({ kind }) => kind === "failed");
+  const isUnseen = webhooks.kind === "ready" && webhooks.value === unseen;
   return (
     <Card title={t("attention.title")} badge={findings.length > 0 && <Badge kind="warning">{findings.length}</Badge>}>
       <Loaded from={isLoading ? { kind: "loading", reload: () => undefined } : { kind: "ready", value: findings, reload: () => undefined }} lines={2}>
-        {(all) =>
-          all.length === 0 ? (
-            <p class="muted">{t([health, failed, keys, webhooks].every(({ kind }) => kind === "ready") ? "attention.none" : "attention.partial")}</p>
-          ) : (
-            <ul class="rows">
-              {all.map(({ icon, title, text, href, verb }) => (
-                <li key={title}>
-                  <Icon name={icon} />
-                  <div>
-                    <p class="row-title">{title}</p>
-                    <p class="row-text">{text}</p>
-                  </div>
-                  {href && verb && <ButtonLink href={href}>{verb}</ButtonLink>}
-                </li>
-              ))}
-            </ul>
-          )
-        }
+        {(all) => (
+          <>
+            {all.length > 0 && (
+              <ul class="rows">
+                {all.map(({ icon, title, text, href, verb }) => (
+                  <li key={title}>
+                    <Icon name={icon} />
+                    <div>
+                      <p class="row-title">{title}</p>
+                      <p class="row-text">{text}</p>
+                    </div>
+                    {href && verb && <ButtonLink href={href}>{verb}</ButtonLink>}
+                  </li>
+                ))}
+              </ul>
+            )}
+            {all.length === 0 && !isPartial && !isUnseen && <p class="muted">{t("attention.none")}</p>}
+            {isPartial && <p class="muted">{t("attention.partial")}</p>}
+            {isUnseen && <p class="muted">{t("attention.webhooks_unseen")} <a href="/console/webhooks">{t("attention.webhooks_see")}</a></p>}
+          </>
+        )}
       </Loaded>
     </Card>
   );

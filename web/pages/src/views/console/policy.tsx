@@ -3,8 +3,9 @@ import { useResource } from "../../app/actions.js";
 import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { DataTable, type Column } from "../../ui/data.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
 import { SearchField } from "../../ui/fields.js";
+import { Loaded } from "../loaded.js";
 import { ConsolePage } from "./frame.js";
 
 /** /console/policy: who may call what, from the description of the API. */

@@ -4,7 +4,8 @@ import { gatehouse } from "../../app/client.js";
 import { t } from "../../app/texts.js";
 import { users } from "../../app/users-client.js";
 import { Card, DataTable, type Column } from "../../ui/data.js";
-import { EmptyState, Loaded } from "../../ui/feedback.js";
+import { EmptyState } from "../../ui/feedback.js";
+import { Loaded } from "../loaded.js";
 import { ConsolePage } from "./frame.js";
 
 /** /console/providers: the other providers that people sign in with. They are changed in a file. */

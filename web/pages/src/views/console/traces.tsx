@@ -11,7 +11,7 @@ import { Alert, Badge, EmptyState, ErrorState, Skeleton } from "../../ui/feedbac
 import { SearchField, Select } from "../../ui/fields.js";
 import { milliseconds, Waterfall, type Bar } from "../../ui/waterfall.js";
 import { ConsolePage } from "./frame.js";
-import { LevelAlert } from "./level.js";
+import { LevelAlert } from "../level.js";
 
 /** /console/traces: what the calls of this gateway consist of, while the page is open. */
 export function Traces() {
@@ -77,16 +77,6 @@ function useTraces(paused: boolean, attempt: number): Watched & { clear: () => v
   return { ...watched, clear: () => setWatched((before) => ({ ...before, calls: [], missed: 0 })) };
 }
 
-/** Opens the stream and leaves it, so that what it needs is asked for. */
-async function probe(): Promise<void> {
-  const stop = new AbortController();
-  try {
-    for await (const _ of users.watchTraces({}, { signal: stop.signal, timeoutMs: 0 })) break;
-  } finally {
-    stop.abort();
-  }
-}
-
 const ms = (duration: Trace["duration"]) => (duration ? Number(duration.seconds) * 1000 + duration.nanos / 1e6 : 0);
 const short = (method: string) => method.split("/").pop() ?? method;
 
@@ -95,7 +85,7 @@ function Live() {
   const [attempt, setAttempt] = useState(0);
   const { state, calls, missed, clear } = useTraces(paused, attempt);
   const [chosen, setChosen] = useState<Call>();
-  if (state === "needsLevel") return <LevelAlert texts="traces.need" call={probe} done={() => setAttempt(attempt + 1)} />;
+  if (state === "needsLevel") return <LevelAlert texts="traces.need" done={() => setAttempt(attempt + 1)} />;
   if (state === "opening" && !paused) return <Skeleton lines={6} />;
   return (
     <>

@@ -8,8 +8,9 @@ import { users } from "../../app/users-client.js";
 import { Button } from "../../ui/button.js";
 import { Card, Timestamp } from "../../ui/data.js";
 import { ConfirmDialog } from "../../ui/dialog.js";
-import { Badge, Loaded } from "../../ui/feedback.js";
+import { Badge } from "../../ui/feedback.js";
 import { ProviderMark } from "../../ui/provider-button.js";
+import { Loaded } from "../loaded.js";
 
 /** Who a person is at other providers, and a way to unlink each. */
 export function UserIdentities({ userId, changes, changed }: { userId: string; changes: number; changed: () => void }) {

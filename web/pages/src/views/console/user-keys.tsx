@@ -7,8 +7,9 @@ import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { Card, Timestamp } from "../../ui/data.js";
 import { ConfirmDialog } from "../../ui/dialog.js";
-import { Badge, Loaded } from "../../ui/feedback.js";
+import { Badge } from "../../ui/feedback.js";
 import { Icon } from "../../ui/icons.js";
+import { Loaded } from "../loaded.js";
 
 /** The API keys of a person: what each may do, and a way to end it. */
 export function UserKeys({ userId, changes }: { userId: string; changes: number }) {

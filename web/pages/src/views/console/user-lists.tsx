@@ -4,11 +4,12 @@ import { users } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
 import { Button, ButtonLink } from "../../ui/button.js";
 import { Card, DataTable, Timestamp } from "../../ui/data.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
 import { ErrorSummary } from "../../ui/fields.js";
 import { Icon } from "../../ui/icons.js";
+import { Loaded } from "../loaded.js";
 import { EventCell } from "./audit.js";
-import { LevelAlert } from "./level.js";
+import { LevelAlert } from "../level.js";
 import { Person, useNames } from "./names.js";
 
 interface OfUser {
@@ -58,13 +59,12 @@ export function Sessions({ userId, changes }: OfUser) {
 
 /** A person's second factors. Seeing them needs the administrator's own. */
 export function Factors({ userId, changes }: OfUser) {
-  const load = () => users.listUserFactors({ userId });
   const found = useResource((signal) => users.listUserFactors({ userId }, { signal }), [userId, changes]);
   const needsLevel = found.kind === "failed" && found.problem.reason === "SECOND_FACTOR_REQUIRED";
   return (
     <Card title={t("account.factors")}>
       {needsLevel ? (
-        <LevelAlert texts="user.factors_need" call={load} done={found.reload} />
+        <LevelAlert texts="user.factors_need" done={found.reload} />
       ) : (
         <Loaded from={found} lines={3}>
           {({ totp, passkeys, recoveryCodesLeft, rememberedDevices }) =>

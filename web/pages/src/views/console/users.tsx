@@ -3,20 +3,21 @@ import { useEffect, useState } from "preact/hooks";
 import { confirmed, useResource } from "../../app/actions.js";
 import { anyUser, useLive } from "../../app/changes.js";
 import { here } from "../../app/router.js";
-import { user } from "../../app/session.js";
+import { administers } from "../../app/session.js";
 import { users as client } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { DataTable, Timestamp, type Column } from "../../ui/data.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
 import { SearchField, Select } from "../../ui/fields.js";
+import { Loaded } from "../loaded.js";
 import { CreateUser } from "./create-user.js";
 import { ConsolePage } from "./frame.js";
 
 /** /console/users: search while typing, page by page. */
 export function Users() {
   const [creating, setCreating] = useState(false);
-  const mayCreate = user.value?.roles.includes("admin");
+  const mayCreate = administers();
   return (
     <ConsolePage title={t("users.title")} lead={t("users.lead")} actions={mayCreate && <Button kind="primary" onClick={() => setCreating(true)}>{t("users.create")}</Button>}>
       <UserList />

@@ -5,9 +5,10 @@ import { webhooks } from "../../app/webhooks-client.js";
 import { DeliveryStatus, type Delivery } from "../../../../../clients/typescript/src/gen/bff/v1/webhook_service_pb.js";
 import { Button } from "../../ui/button.js";
 import { DataTable, Timestamp, type Column } from "../../ui/data.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
 import { ErrorSummary, Select } from "../../ui/fields.js";
 import { milliseconds } from "../../ui/waterfall.js";
+import { Loaded } from "../loaded.js";
 import { Pager, usePages } from "./pager.js";
 import { eventName } from "./webhook-forms.js";
 

@@ -11,7 +11,7 @@ import { ConfirmDialog } from "../../ui/dialog.js";
 import { Alert, EmptyState, ErrorState, Skeleton } from "../../ui/feedback.js";
 import { ErrorSummary } from "../../ui/fields.js";
 import { ConsolePage } from "./frame.js";
-import { LevelAlert } from "./level.js";
+import { LevelAlert } from "../level.js";
 import { Deliveries } from "./webhook-deliveries.js";
 import { EditWebhook, Replay, Secret } from "./webhook-forms.js";
 import { eventsOf, State } from "./webhooks.js";
@@ -68,7 +68,7 @@ function Detail({ id }: { id: string }) {
 /** Why the webhook could not be looked at, with the way out. */
 function Failure({ problem, reload }: { problem: Problem; reload: () => void }) {
   if (problem.reason !== "SECOND_FACTOR_REQUIRED") return <ErrorState problem={problem} retry={reload} />;
-  return <LevelAlert texts="webhooks.need" call={() => webhooks.listWebhooks({ pageSize: 1 })} done={reload} />;
+  return <LevelAlert texts="webhooks.need" done={reload} />;
 }
 
 function Gone() {

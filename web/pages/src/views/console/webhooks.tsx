@@ -6,9 +6,10 @@ import { webhooks } from "../../app/webhooks-client.js";
 import type { CreateWebhookResponse, Webhook } from "../../../../../clients/typescript/src/gen/bff/v1/webhook_service_pb.js";
 import { Button } from "../../ui/button.js";
 import { DataTable, Timestamp, type Column } from "../../ui/data.js";
-import { Badge, EmptyState, Loaded } from "../../ui/feedback.js";
+import { Badge, EmptyState } from "../../ui/feedback.js";
+import { Loaded } from "../loaded.js";
 import { ConsolePage } from "./frame.js";
-import { LevelAlert } from "./level.js";
+import { LevelAlert } from "../level.js";
 import { Pager, usePages } from "./pager.js";
 import { CreateWebhook, eventName, eventTypes, Secret } from "./webhook-forms.js";
 
@@ -48,7 +49,7 @@ function WebhookList() {
   const [creating, setCreating] = useState(false);
   const [created, setCreated] = useState<CreateWebhookResponse>();
   if (found.kind === "failed" && found.problem.reason === "SECOND_FACTOR_REQUIRED") {
-    return <LevelAlert texts="webhooks.need" call={() => webhooks.listWebhooks({ pageSize: 1 })} done={found.reload} />;
+    return <LevelAlert texts="webhooks.need" done={found.reload} />;
   }
   const create = <Button kind="primary" onClick={() => setCreating(true)}>{t("webhooks.create")}</Button>;
   return (

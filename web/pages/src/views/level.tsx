@@ -1,21 +1,19 @@
 import { useState } from "preact/hooks";
-import { confirmed, notice } from "../../app/actions.js";
-import { Cancelled, problemOf } from "../../app/problem.js";
-import { loadSession, security } from "../../app/session.js";
-import { t } from "../../app/texts.js";
-import { Button } from "../../ui/button.js";
-import { Alert } from "../../ui/feedback.js";
-import { EnrolTotp, RecoveryCodes } from "../account/enrol.js";
+import { confirm, notice } from "../app/actions.js";
+import { Cancelled, problemOf } from "../app/problem.js";
+import { loadSession, security } from "../app/session.js";
+import { t } from "../app/texts.js";
+import { Button } from "../ui/button.js";
+import { Alert } from "../ui/feedback.js";
+import { EnrolTotp, RecoveryCodes } from "./account/enrol.js";
 
-/**
- * What a page shows in the place of something that needs the second factor: the step-up, or
- * setting up a second factor without leaving the page. `call` is what needs it; `done` shows it.
- */
-export function LevelAlert({ texts, call, done }: { texts: "console.needs" | "user.factors_need" | "traces.need" | "webhooks.need"; call: () => Promise<unknown>; done: () => void }) {
+/** What a page shows in the place of something that needs the second factor: the step-up, or setting one up without leaving the page. `done` shows what needs it. */
+export function LevelAlert({ texts, done }: { texts: "console.needs" | "level.need" | "user.factors_need" | "traces.need" | "webhooks.need"; done: () => void }) {
   const lacksFactor = !security.value?.secondFactor;
   const raise = async () => {
     try {
-      await confirmed(call);
+      await confirm("level");
+      await loadSession();
       done();
     } catch (thrown) {
       if (!(thrown instanceof Cancelled)) notice.value = problemOf(thrown).text;
@@ -24,6 +22,7 @@ export function LevelAlert({ texts, call, done }: { texts: "console.needs" | "us
   const [kind, action] = lacksFactor ? ["factor", <EnrolButton key="enrol" done={done} />] : ["level", <Button key="confirm" kind="primary" onClick={() => void raise()}>{t("console.confirm")}</Button>];
   const words = {
     "console.needs": kind === "factor" ? [t("console.needs_factor_title"), t("console.needs_factor")] : [t("console.needs_level_title"), t("console.needs_level")],
+    "level.need": kind === "factor" ? [t("level.need_factor_title"), t("level.need_factor")] : [t("level.need_level_title"), t("level.need_level")],
     "user.factors_need": kind === "factor" ? [t("user.factors_need_factor_title"), t("user.factors_need_factor")] : [t("user.factors_need_level_title"), t("user.factors_need_level")],
     "traces.need": kind === "factor" ? [t("traces.need_factor_title"), t("traces.need_factor")] : [t("traces.need_level_title"), t("traces.need_level")],
     "webhooks.need": kind === "factor" ? [t("webhooks.need_factor_title"), t("webhooks.need_factor")] : [t("webhooks.need_level_title"), t("webhooks.need_level")],
@@ -35,8 +34,13 @@ export function LevelAlert({ texts, call, done }: { texts: "console.needs" | "us
   );
 }
 
+/** The way out where the installation asks everybody for a second factor. */
+export function LevelNeeded({ done }: { done: () => void }) {
+  return <LevelAlert texts="level.need" done={done} />;
+}
+
 /** Sets up a second factor in place. */
-function EnrolButton({ done }: { done: () => void }) {
+export function EnrolButton({ done }: { done: () => void }) {
   const [step, setStep] = useState<"enrol" | readonly string[]>();
   const finish = async () => {
     setStep(undefined);
