@@ -199,6 +199,9 @@ func (h *Handler) settings(r *http.Request, status int) settings {
 		App: h.config.AppName, Locales: brand.locales(), Locale: brand.locale(), Origins: h.config.Origins, Home: home, Logo: brand.path("logo.svg"),
 		Texts: brand.textPaths(), Links: brand.Links, Registration: h.config.Registration, Passkeys: h.config.Passkeys, EmailSignIn: h.config.EmailSignIn, Scopes: h.config.Scopes, LinksOnly: h.config.Off, Status: status,
 	}
+	if h.config.Off {
+		s.Home = "/" // the account's page is off
+	}
 	if s.Origins == nil {
 		s.Origins = []string{}
 	}
