@@ -1,6 +1,6 @@
 import type { Challenge } from "@gatehouse/client";
 import { useState } from "preact/hooks";
-import { confirmation, useAction, useResource, type Confirmation } from "../app/actions.js";
+import { confirmation, useAction, useKeyedAction, useResource, type Confirmation } from "../app/actions.js";
 import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { canUsePasskeys, passkeyProof } from "../app/proofs.js";
@@ -49,7 +49,7 @@ function Reauthenticate({ asked }: { asked: Confirmation }) {
 function First({ next }: { next: (owed: Challenge | undefined) => void }) {
   const [password, setPassword] = useState("");
   const byPassword = useAction(async () => next((await gatehouse.account.reauthenticate({ password })).challenge));
-  const byPasskey = useAction(async (headers) => {
+  const byPasskey = useKeyedAction(async (headers) => {
     const { challenge } = await gatehouse.account.reauthenticate({});
     if (!challenge) return next(undefined);
     const value = await passkeyProof(challenge);
