@@ -153,7 +153,7 @@ func (h *Handler) page(name string, status int) http.Handler {
 		var body bytes.Buffer
 		err := pageTemplate.Execute(&body, map[string]any{
 			"App": h.config.AppName, "Settings": string(settings), "Locale": h.config.Brand.locale(), "Root": assetsRoot,
-			"Script": files.Script, "Style": files.Style, "Imports": files.Imports, "BrandStyle": h.config.Brand.path("brand.css"), "Icon": h.icon(),
+			"Script": files.Script, "Style": files.Style, "Imports": files.Imports, "Texts": h.bundle.texts[h.config.Brand.localeOf(r)], "BrandStyle": h.config.Brand.path("brand.css"), "Icon": h.icon(),
 		})
 		if err != nil {
 			http.Error(w, "The page could not be rendered.", http.StatusInternalServerError)
