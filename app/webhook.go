@@ -147,9 +147,13 @@ func (l *listener) signOut(ctx context.Context) {
 // gateway; the next one continues without a gap if it begins within a minute.
 func (l *listener) listen(ctx context.Context) error {
 	id := ""
+	var refreshes pace
 	for {
 		ended, err := l.stream(ctx, &id)
 		if err == nil && isStale(ended.GetReason()) {
+			if !refreshes.wait(ctx) {
+				return nil
+			}
 			if err = l.refresh(ctx); err == nil {
 				continue
 			}
@@ -173,6 +177,33 @@ func (l *listener) listen(ctx context.Context) error {
 		case <-time.After(max(ended.GetRetryDelay().AsDuration(), time.Second)):
 		}
 	}
+}
+
+const (
+	longestPause = 30 * time.Second
+	// calm is after how long without a repetition the next one is made at once again.
+	calm = time.Minute
+)
+
+// pace delays what is repeated soon after itself, each time twice as long: a gateway that
+// refuses every new token must not be asked without a pause.
+type pace struct {
+	next time.Duration
+	last time.Time
+}
+
+// wait returns when the next repetition is due, and reports whether ctx lasts.
+func (p *pace) wait(ctx context.Context) bool {
+	if time.Since(p.last) > calm {
+		p.next = 0
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(p.next):
+	}
+	p.last, p.next = time.Now(), min(max(2*p.next, time.Second), longestPause)
+	return true
 }
 
 // isStale reports whether a stream has ended, or is about to, because of its access token.

@@ -291,10 +291,10 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
 	mux.Handle("POST "+apikeys.RevokePath, policy.Anyone(), s.revokeKey)
 	mux.Handle("GET "+relatedOriginsPath, policy.Anyone(), relatedOrigins(config.RelatedOrigins))
-	for pattern, handler := range wellknown.Handlers(wellknown.Config{PublicURL: config.PublicURL, SecurityContact: config.SecurityContact, Now: time.Now}) {
+	for pattern, handler := range wellknown.Handlers(wellknown.Config{PublicURL: config.PublicURL, Pages: !config.Pages.Off, SecurityContact: config.SecurityContact, Now: time.Now}) {
 		mux.Handle(pattern, policy.Anyone(), handler)
 	}
-	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
+	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, Pages: !config.Pages.Off, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}

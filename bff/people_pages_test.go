@@ -58,6 +58,48 @@ func TestAnAddressWithoutAPageIsAPageForBrowsersAlone(t *testing.T) {
 	}
 }
 
+var localLink = regexp.MustCompile(`<a href="(/[^"]*)"`)
+
+// A link leads to what is served, whether or not there are pages for people.
+func TestLinksLeadToWhatIsServed(t *testing.T) {
+	t.Parallel()
+	for _, off := range []bool{false, true} {
+		h := newHarness(t, options{pages: pages.Config{Off: off}})
+		for _, path := range []string{"/developers", "/docs", "/redoc"} {
+			_, body := h.get(t, path)
+			links := localLink.FindAllStringSubmatch(body, -1)
+			for _, link := range links {
+				if response, _ := h.get(t, link[1]); response.StatusCode != http.StatusOK {
+					t.Errorf("pages off is %t: %s links to %s, which is answered with %d", off, path, link[1], response.StatusCode)
+				}
+				if off && path == "/developers" && link[1] == "/" {
+					t.Error("without pages, /developers links to the first of them, which leads back to it")
+				}
+			}
+			if len(links) == 0 {
+				t.Errorf("%s has no links", path)
+			}
+		}
+		want := http.StatusFound
+		if off {
+			want = http.StatusNotFound
+		}
+		if response := h.step(t, http.MethodGet, "/.well-known/change-password", ""); response.StatusCode != want {
+			t.Errorf("pages off is %t: change-password is answered with %d, want %d", off, response.StatusCode, want)
+		}
+		// After signing in by a mailed code, a page leads home.
+		home := regexp.MustCompile(`home&#34;:&#34;([^&]*)&#34;`)
+		_, body := h.get(t, "/link/sign-in")
+		found := home.FindStringSubmatch(body)
+		if found == nil {
+			t.Fatalf("the page names no home: %s", body)
+		}
+		if response, _ := h.get(t, found[1]); response.StatusCode != http.StatusOK {
+			t.Errorf("pages off is %t: home is %s, which is answered with %d", off, found[1], response.StatusCode)
+		}
+	}
+}
+
 // With the pages off, mailed links work, and there is no other page.
 func TestPagesThatAreOffLeaveMailedLinks(t *testing.T) {
 	t.Parallel()

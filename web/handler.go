@@ -14,6 +14,8 @@ type Config struct {
 	// AcceptsGzip reports whether a client accepts gzip, by the values of its
 	// Accept-Encoding header.
 	AcceptsGzip func(acceptEncoding []string) bool
+	// Pages says that the pages for people are served too.
+	Pages bool
 	// OpenAPI and Postman are served instead of [OpenAPI] and [Postman]; nil for those.
 	OpenAPI, Postman []byte
 }
@@ -27,7 +29,7 @@ type Handler struct {
 // NewHandler returns the handler of the site.
 func NewHandler(config Config) *Handler {
 	h := &Handler{}
-	data := map[string]any{"URL": strings.TrimSuffix(config.PublicURL, "/")}
+	data := map[string]any{"URL": strings.TrimSuffix(config.PublicURL, "/"), "Pages": config.Pages}
 	h.handle("GET /developers", page("index.html", data, pagePolicy))
 	h.handle("GET /docs", page("docs.html", nil, docsPolicy))
 	h.handle("GET /redoc", page("redoc.html", nil, redocPolicy))

@@ -331,7 +331,7 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		entry.DeviceToken, entry.Identity, entry.pending = d.deviceToken(c.Device, account.GetId()), c.Identity, c.Pending
 		further, err := d.furtherProof(ctx, tx, c, proof)
 		if err != nil || further {
-			outcome = Outcome{Account: account, Challenge: &authv1.Challenge{Token: req.GetChallengeToken(), ExpiresIn: int32(challenge.Life.Seconds())}}
+			outcome = Outcome{Account: account, Challenge: &authv1.Challenge{Token: req.GetChallengeToken(), ExpiresIn: int32(c.Left.Seconds())}}
 			return challenge.Made{Further: further}, err
 		}
 		done := row
@@ -395,7 +395,7 @@ func (d *Desk) OwedAgain(ctx context.Context, token string) (*authv1.CompleteLog
 	if err != nil {
 		return nil, err
 	}
-	outcome := Outcome{Account: &authv1.Account{Id: owed.Account}, Challenge: &authv1.Challenge{Token: token, ExpiresIn: int32(challenge.Life.Seconds())}}
+	outcome := Outcome{Account: &authv1.Account{Id: owed.Account}, Challenge: &authv1.Challenge{Token: token, ExpiresIn: int32(owed.Left.Seconds())}}
 	if err := d.Offer(ctx, challenge.SignIn, &outcome); err != nil {
 		return nil, err
 	}

@@ -77,11 +77,13 @@ func (d *Desk) CompleteReauthentication(ctx context.Context, req *authv1.Complet
 	row := audit.Row{Event: audit.Reauthenticate, Outcome: audit.Succeeded, Account: origin.GetAccountId(), Origin: origin}
 	var issued *authv1.Tokens
 	var further bool
+	var owed challenge.Challenge
 	made, err := d.answer(ctx, answer{
 		purpose: challenge.StepUp, token: req.GetChallengeToken(), id: id, row: row, session: origin.GetSessionId(),
 		attempt: Attempt{Proof: req.GetProof(), Origin: origin},
 	}, func(tx pgx.Tx, _ *authv1.Account, c challenge.Challenge, proof Proof) (made challenge.Made, err error) {
 		if further, err = d.furtherProof(ctx, tx, c, proof); err != nil || further {
+			owed = c
 			return challenge.Made{Further: further}, err
 		}
 		c.FirstProof = firstProofTime(c, proof)
@@ -94,7 +96,7 @@ func (d *Desk) CompleteReauthentication(ctx context.Context, req *authv1.Complet
 		return nil, fmt.Errorf("complete a reauthentication: %w", err)
 	}
 	if further {
-		return d.furtherStep(ctx, req)
+		return d.furtherStep(ctx, req, owed)
 	}
 	d.Revocations.Soon()
 	if made.Session != "" {
@@ -105,8 +107,8 @@ func (d *Desk) CompleteReauthentication(ctx context.Context, req *authv1.Complet
 }
 
 // furtherStep offers the second proof of a step-up that began with a mailed code: its
-// account has no passkey that works here.
-func (d *Desk) furtherStep(ctx context.Context, req *authv1.CompleteReauthenticationRequest) (*authv1.CompleteReauthenticationResponse, error) {
+// account has no passkey that works here. The challenge lives no longer than before.
+func (d *Desk) furtherStep(ctx context.Context, req *authv1.CompleteReauthenticationRequest, owed challenge.Challenge) (*authv1.CompleteReauthenticationResponse, error) {
 	methods, err := d.methodsOf(ctx, req.GetOrigin().GetAccountId())
 	if err != nil {
 		return nil, err
@@ -114,7 +116,7 @@ func (d *Desk) furtherStep(ctx context.Context, req *authv1.CompleteReauthentica
 	methods = slices.DeleteFunc(methods, func(m string) bool { return m == string(Passkey) })
 	countChallenge(ctx, "begun", firstOf(methods))
 	return &authv1.CompleteReauthenticationResponse{
-		Challenge: &authv1.Challenge{Token: req.GetChallengeToken(), Methods: methods, ExpiresIn: int32(challenge.Life.Seconds())},
+		Challenge: &authv1.Challenge{Token: req.GetChallengeToken(), Methods: methods, ExpiresIn: int32(owed.Left.Seconds())},
 	}, nil
 }
 

@@ -69,6 +69,8 @@ type Challenge struct {
 	Pending []byte
 	// CreateTime is on Postgres' clock.
 	CreateTime time.Time
+	// Left is how long the challenge still worked when it was read.
+	Left time.Duration
 	// FirstProof is when the first proof was given. Leave it zero to write a challenge
 	// that is made at that moment.
 	FirstProof  time.Time
@@ -202,7 +204,7 @@ const (
 	// By the clock, not by the transaction's beginning: it may have waited.
 	selectChallenge = `
 		SELECT coalesce(account_id::text, ''), coalesce(session_id::text, ''), coalesce(device_id::text, ''), amr, coalesce(identity_id::text, ''), pending_identity, sealed_state, tries, create_time, coalesce(first_proof_time, create_time),
-			coalesce(end_reason, ''), expire_time <= clock_timestamp(),
+			extract(epoch FROM expire_time - clock_timestamp())::float8, coalesce(end_reason, ''), expire_time <= clock_timestamp(),
 			coalesce(end_time > clock_timestamp() - @repeat::interval, false), idempotency_key_hash,
 			coalesce(made_session_id::text, ''), coalesce(made_generation, 0)
 		FROM auth.challenges WHERE token_hash = @challenge AND purpose = @purpose`
@@ -233,6 +235,7 @@ func read(ctx context.Context, db database.Querier, statement string, purpose Pu
 	}
 	found := Challenge{hash: tokens.HashOf(token), Purpose: purpose}
 	var tries int
+	var left float64
 	var ended string
 	var expired, repeatable bool
 	var answered []byte
@@ -240,7 +243,8 @@ func read(ctx context.Context, db database.Querier, statement string, purpose Pu
 	args := Args(token)
 	args["purpose"], args["repeat"] = string(purpose), RepeatLife
 	err := db.QueryRow(ctx, statement, args).Scan(&found.Account, &found.Session, &found.Device, &found.AMR, &found.Identity, &found.Pending, &found.sealedState, &tries,
-		&found.CreateTime, &found.FirstProof, &ended, &expired, &repeatable, &answered, &made.Session, &made.Generation)
+		&found.CreateTime, &found.FirstProof, &left, &ended, &expired, &repeatable, &answered, &made.Session, &made.Generation)
+	found.Left = database.Seconds(left)
 	switch {
 	case database.Missing(err):
 		return Challenge{}, ErrInvalid

@@ -22,6 +22,7 @@ const assetsRoot = "/assets/pages/"
 // bundle is what web/pages/build.mjs built.
 type bundle struct {
 	pages map[string]pageFiles
+	texts map[string]string // their files, by language
 	// keys are those of the texts; a brand may replace their texts.
 	keys  map[string]bool
 	files map[string][]byte // compressed with gzip, by name
@@ -53,6 +54,7 @@ func readBundle() (*bundle, error) {
 	}
 	var manifest struct {
 		Pages map[string]pageFiles `json:"pages"`
+		Texts map[string]string    `json:"texts"`
 		Parts []string             `json:"parts"`
 		Icon  string               `json:"icon"`
 		Keys  []string             `json:"keys"`
@@ -60,7 +62,7 @@ func readBundle() (*bundle, error) {
 	if err := json.Unmarshal(text, &manifest); err != nil {
 		return nil, err
 	}
-	b := &bundle{pages: manifest.Pages, icon: manifest.Icon, keys: map[string]bool{}, files: map[string][]byte{}, current: map[string]string{}}
+	b := &bundle{pages: manifest.Pages, texts: manifest.Texts, icon: manifest.Icon, keys: map[string]bool{}, files: map[string][]byte{}, current: map[string]string{}}
 	for _, key := range manifest.Keys {
 		b.keys[key] = true
 	}

@@ -153,7 +153,7 @@ func (h *Handler) page(name string, status int) http.Handler {
 		var body bytes.Buffer
 		err := pageTemplate.Execute(&body, map[string]any{
 			"App": h.config.AppName, "Settings": string(settings), "Locale": h.config.Brand.locale(), "Root": assetsRoot,
-			"Script": files.Script, "Style": files.Style, "Imports": files.Imports, "BrandStyle": h.config.Brand.path("brand.css"), "Icon": h.icon(),
+			"Script": files.Script, "Style": files.Style, "Imports": files.Imports, "Texts": h.bundle.texts[h.config.Brand.localeOf(r)], "BrandStyle": h.config.Brand.path("brand.css"), "Icon": h.icon(),
 		})
 		if err != nil {
 			http.Error(w, "The page could not be rendered.", http.StatusInternalServerError)
@@ -198,6 +198,9 @@ func (h *Handler) settings(r *http.Request, status int) settings {
 	s := settings{
 		App: h.config.AppName, Locales: brand.locales(), Locale: brand.locale(), Origins: h.config.Origins, Home: home, Logo: brand.path("logo.svg"),
 		Texts: brand.textPaths(), Links: brand.Links, Registration: h.config.Registration, Passkeys: h.config.Passkeys, EmailSignIn: h.config.EmailSignIn, Scopes: h.config.Scopes, LinksOnly: h.config.Off, Status: status,
+	}
+	if h.config.Off {
+		s.Home = "/" // the account's page is off
 	}
 	if s.Origins == nil {
 		s.Origins = []string{}

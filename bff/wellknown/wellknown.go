@@ -14,6 +14,8 @@ import (
 type Config struct {
 	// PublicURL is the issuer of access tokens.
 	PublicURL string
+	// Pages says that the page for changing a password is served.
+	Pages bool
 	// SecurityContact is where to report vulnerabilities: a mailto: or https: URL; empty
 	// for no document.
 	SecurityContact string
@@ -36,13 +38,15 @@ func Handlers(config Config) map[string]http.Handler {
 	handlers := map[string]http.Handler{
 		// RFC 9309. Pages with a link of a mail, and the API, are not for crawlers.
 		"GET /robots.txt": text("text/plain; charset=utf-8", "User-agent: *\nDisallow: /api/\nDisallow: /link/\n"),
-		// A Well-Known URL for Changing Passwords (W3C).
-		"GET /.well-known/change-password": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Cache-Control", "no-store")
-			http.Redirect(w, r, "/account/password", http.StatusFound)
-		}),
 		// RFC 8414, for middleware that verifies tokens. Nobody gets a token by OAuth here.
 		"GET /.well-known/oauth-authorization-server": text("application/json", string(metadata)),
+	}
+	if config.Pages {
+		// A Well-Known URL for Changing Passwords (W3C).
+		handlers["GET /.well-known/change-password"] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "no-store")
+			http.Redirect(w, r, "/account/password", http.StatusFound)
+		})
 	}
 	if config.SecurityContact != "" {
 		handlers["GET /.well-known/security.txt"] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

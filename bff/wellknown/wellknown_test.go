@@ -38,7 +38,7 @@ func get(t *testing.T, url string) (*http.Response, string) {
 func TestDocumentsAreAtTheirPaths(t *testing.T) {
 	t.Parallel()
 	url := serve(t, Config{
-		PublicURL: "https://auth.example.com/", SecurityContact: "mailto:security@example.com",
+		PublicURL: "https://auth.example.com/", Pages: true, SecurityContact: "mailto:security@example.com",
 		Now: func() time.Time { return time.Date(2026, 11, 29, 4, 0, 0, 0, time.UTC) },
 	})
 	for path, want := range map[string]struct {
@@ -58,6 +58,13 @@ func TestDocumentsAreAtTheirPaths(t *testing.T) {
 	response, _ := get(t, url+"/.well-known/change-password")
 	if response.StatusCode != http.StatusFound || response.Header.Get("Location") != "/account/password" {
 		t.Errorf("change-password: got %d to %q, want 302 to /account/password", response.StatusCode, response.Header.Get("Location"))
+	}
+}
+
+func TestWithoutPagesNoAddressLeadsToThem(t *testing.T) {
+	t.Parallel()
+	if response, _ := get(t, serve(t, Config{PublicURL: "https://auth.example.com"})+"/.well-known/change-password"); response.StatusCode != http.StatusNotFound {
+		t.Errorf("change-password: got %d to %s, want 404", response.StatusCode, response.Header.Get("Location"))
 	}
 }
 

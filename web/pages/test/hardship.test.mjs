@@ -136,6 +136,31 @@ describe("without a network", () => {
     await leave();
   });
 
+  it("repeats without a question what takes no key, however late", async () => {
+    const { page, email, leave } = await openSignedIn();
+    const elsewhere = await fetch(`${url}/bff.v1.AuthService/Login`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ email, password }) });
+    assert.equal(elsewhere.status, 200);
+    await page.goto(`${url}/account/sessions`);
+    const button = page.locator("ul.rows > li").getByRole("button", { name: "Sign out" }).first();
+    let calls = 0;
+    await page.route("**/RevokeSession", route => {
+      calls++;
+      return route.abort("internetdisconnected");
+    });
+    await button.click();
+    await page.getByRole("alert").getByText("The server cannot be reached.").waitFor();
+    await page.evaluate(() => {
+      const now = Date.now;
+      Date.now = () => now() + 120_000;
+    });
+    const before = calls;
+    await page.unroute("**/RevokeSession");
+    await button.click();
+    await page.getByRole("status").getByText("The device is signed out.").waitFor();
+    assert.ok(before > 0);
+    await leave();
+  });
+
   it("takes what was changed after a lost answer for a call of its own", async () => {
     const { page, leave } = await open();
     const email = newEmail();

@@ -303,6 +303,28 @@ describe("an address that has an account", () => {
 });
 
 describe("connections", () => {
+  it("outlive a lost answer: it is asked for again", async () => {
+    const { context, page, leave } = await open();
+    await signIn(context, url, await createUser(newEmail()));
+    const elsewhere = newEmail();
+    let lost = 0;
+    await page.route("**/CompleteLinkIdentity", async route => {
+      if (lost++ > 1) return route.continue(); // the client repeats it once by itself
+      const cookies = await context.cookies();
+      await route.fetch(); // it arrives, and its answer does not
+      await context.addCookies(cookies);
+      return route.abort();
+    });
+    await page.goto(`${url}/account/connections`);
+    await page.getByRole("button", { name: `Link ${name}` }).click();
+    await atProvider(page, elsewhere);
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.getByRole("status").getByText(`${name} is linked`).waitFor();
+    await page.getByText(elsewhere).waitFor();
+    assert.equal(lost, 3);
+    await leave().catch(error => { if (!/ERR_FAILED/.test(error.message)) throw error; });
+  });
+
   it("are linked after a recent sign-in, sign in, and are unlinked", async () => {
     const { context, page, leave } = await open();
     const email = await createUser(newEmail());

@@ -2,6 +2,7 @@ import { GatehouseError } from "@gatehouse/client";
 import { signal, useSignal, type Signal } from "@preact/signals";
 import { useCallback, useEffect, useRef } from "preact/hooks";
 import { newKey } from "./client.js";
+import { resourceExhausted, unavailable } from "./codes.js";
 import { Cancelled, problemOf, Refusal, type Problem } from "./problem.js";
 import { goToSignIn, isSignedOut } from "./session.js";
 import { t } from "./texts.js";
@@ -63,12 +64,21 @@ const keyLife = 100_000;
 const doubts = signal(0);
 const doubt = new Error();
 
+/** Returns an action whose calls may simply be repeated: what took effect before takes none again. */
+export function useAction<A extends unknown[]>(work: (...args: A) => Promise<unknown>): Action<A> {
+  return useWork((_headers, ...args: A) => work(...args), false);
+}
+
 /**
- * Returns an action. `work` gets the headers of its call: a repeat after a failure has the
- * same idempotency key, so that what was lost on the way takes effect once. Where that is
- * not sure any more, the person looks first, and then the action is another one.
+ * Returns an action with an idempotency key. `work` gets the headers of its call: a repeat
+ * after a failure has the same key, so that what was lost on the way takes effect once. Where
+ * that is not sure any more, the person looks first, and then the action is another one.
  */
-export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...args: A) => Promise<unknown>): Action<A> {
+export function useKeyedAction<A extends unknown[]>(work: (headers: HeadersInit, ...args: A) => Promise<unknown>): Action<A> {
+  return useWork(work, true);
+}
+
+function useWork<A extends unknown[]>(work: (headers: HeadersInit, ...args: A) => Promise<unknown>, keyed: boolean): Action<A> {
   const busy = useSignal(false);
   const problem = useSignal<Problem | undefined>(undefined);
   const key = useRef<{ args: string; value: string; since: number } | undefined>(undefined);
@@ -83,7 +93,7 @@ export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...a
     if (key.current?.args !== given) key.current = { args: given, value: newKey(), since: Date.now() };
     const { value, since } = key.current;
     try {
-      if (latest.current.length > 0 && Date.now() - since > keyLife) throw doubt; // work takes the key
+      if (keyed && Date.now() - since > keyLife) throw doubt;
       await confirmed(() => latest.current({ "Idempotency-Key": value }, ...args));
       key.current = undefined;
       return true;
@@ -93,7 +103,7 @@ export function useAction<A extends unknown[]>(work: (headers: HeadersInit, ...a
       if (isDoubt) doubts.value++;
       if (!(thrown instanceof Cancelled)) problem.value = problemOf(isDoubt ? new Refusal(t("problem.tried_before")) : thrown);
       // A call that was refused for its rate took no effect.
-      if (!problem.value?.retryable || GatehouseError.from(thrown).code === 8) key.current = undefined;
+      if (!problem.value?.retryable || GatehouseError.from(thrown).code === resourceExhausted) key.current = undefined;
       return false;
     } finally {
       busy.value = false;
@@ -146,7 +156,7 @@ export function useResource<T>(load: (signal: AbortSignal) => Promise<T>, deps: 
         if (isSignedOut(error)) return goToSignIn();
         const problem = problemOf(error);
         state.value = { ...(state.value.value !== undefined && { value: state.value.value }), problem };
-        if (error.code === 14) forget = retryLater(() => void once(failures + 1), failures, error.retryAfterMs);
+        if (error.code === unavailable) forget = retryLater(() => void once(failures + 1), failures, error.retryAfterMs);
       }
     };
     void once(0);

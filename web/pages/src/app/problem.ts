@@ -1,4 +1,5 @@
 import { GatehouseError } from "@gatehouse/client";
+import { deadlineExceeded, resourceExhausted, unavailable } from "./codes.js";
 import { hasText, t } from "./texts.js";
 
 /** A failure in words: what is wrong and what to do, and what to tell support. */
@@ -33,9 +34,9 @@ export function problemOf(thrown: unknown): Problem {
     fields[name] = (violation.reason === "INVALID_ARGUMENT" ? undefined : reasonText(violation.reason)) ?? invalidText(name);
   }
   return {
-    text: navigator.onLine ? (reasonText(error.reason) ?? t(error.code === 14 ? "problem.unreachable" : "problem.unknown")) : t("problem.offline"),
+    text: navigator.onLine ? (reasonText(error.reason) ?? t(error.code === unavailable ? "problem.unreachable" : "problem.unknown")) : t("problem.offline"),
     fields,
-    retryable: error.code === 14 || error.code === 4 || error.code === 8,
+    retryable: error.code === unavailable || error.code === deadlineExceeded || error.code === resourceExhausted,
     ...(error.reason && { reason: error.reason }),
     ...(error.metadata.get("X-Request-Id") && { requestId: error.metadata.get("X-Request-Id")! }),
   };

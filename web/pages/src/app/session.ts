@@ -1,6 +1,7 @@
 import { GatehouseError, type GetMeResponse, type Security, type User } from "@gatehouse/client";
 import { computed, signal } from "@preact/signals";
 import { gatehouse } from "./client.js";
+import { unauthenticated } from "./codes.js";
 import { go, here } from "./router.js";
 import { chooseLocale, hasChosenLocale, useLocale } from "./texts.js";
 
@@ -75,7 +76,7 @@ export function setUser(changed: User | undefined): void {
 
 /** Reports whether an error means that nobody is signed in. */
 export function isSignedOut(error: GatehouseError): boolean {
-  return error.code === 16 && error.reason !== "PASSWORD_WRONG" && error.reason !== "CREDENTIALS_INVALID";
+  return error.code === unauthenticated && error.reason !== "PASSWORD_WRONG" && error.reason !== "CREDENTIALS_INVALID";
 }
 
 /** Signs out, here and in the other tabs. */

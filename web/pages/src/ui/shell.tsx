@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { unavailable } from "../app/codes.js";
 import { config } from "../app/config.js";
 import { useTitle } from "../app/router.js";
 import { goToSignIn, loadSession, saveLocale, session, signOut, user } from "../app/session.js";
@@ -105,7 +106,7 @@ export function Shell({ area, home, nav, menu, meanwhile, children }: { area: st
   const state = session.value;
   const failures = useRef(0);
   useEffect(() => {
-    if (state.kind !== "failed" || state.error.code !== 14) return;
+    if (state.kind !== "failed" || state.error.code !== unavailable) return;
     return retryLater(() => void loadSession(), failures.current++, state.error.retryAfterMs);
   }, [state]);
   return (

@@ -1,7 +1,7 @@
 import type { Challenge } from "@gatehouse/client";
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { useAction } from "../app/actions.js";
+import { useKeyedAction } from "../app/actions.js";
 import { cleanCode, methodsOf, passkeyProof, type Method, type PasskeyResponse } from "../app/proofs.js";
 import { t } from "../app/texts.js";
 import { Button } from "../ui/button.js";
@@ -41,7 +41,7 @@ type Children = { children?: ComponentChildren };
 
 function CodeStep({ answer, children }: { answer: (headers: HeadersInit, code: string) => Promise<unknown> } & Children) {
   const [code, setCode] = useState("");
-  const action = useAction(answer);
+  const action = useKeyedAction(answer);
   const send = async () => {
     if (!(await action.run(cleanCode(code)))) setCode("");
   };
@@ -58,7 +58,7 @@ function CodeStep({ answer, children }: { answer: (headers: HeadersInit, code: s
 
 function EmailCodeStep({ answer }: { answer: (headers: HeadersInit, code: string) => Promise<unknown> }) {
   const [code, setCode] = useState("");
-  const action = useAction(answer);
+  const action = useKeyedAction(answer);
   return (
     <Form action={action} onSubmit={() => void action.run(cleanCode(code))}>
       <MailedCodeField label={t("factor.email_code")} help={t("factor.email_code_help")} value={code} onInput={setCode} focus />
@@ -71,7 +71,7 @@ function EmailCodeStep({ answer }: { answer: (headers: HeadersInit, code: string
 
 function RecoveryStep({ answer }: { answer: (headers: HeadersInit, code: string) => Promise<unknown> }) {
   const [code, setCode] = useState("");
-  const action = useAction(answer);
+  const action = useKeyedAction(answer);
   return (
     <Form action={action} onSubmit={() => void action.run(code.trim())}>
       <TextField name="recoveryCode" label={t("factor.recovery")} help={t("factor.recovery_help")} value={code} onInput={setCode} required mono autocomplete="off" maxLength={64} focus />
@@ -83,7 +83,7 @@ function RecoveryStep({ answer }: { answer: (headers: HeadersInit, code: string)
 }
 
 function PasskeyStep({ challenge, answer, children }: { challenge: Challenge; answer: (headers: HeadersInit, proof: PasskeyResponse) => Promise<unknown> } & Children) {
-  const action = useAction(async (headers) => answer(headers, await passkeyProof(challenge)));
+  const action = useKeyedAction(async (headers) => answer(headers, await passkeyProof(challenge)));
   const form = { current: null };
   return (
     <div class="form">

@@ -1,6 +1,6 @@
 import { GatehouseError } from "@gatehouse/client";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useAction } from "../app/actions.js";
+import { useAction, useKeyedAction } from "../app/actions.js";
 import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { Refusal } from "../app/problem.js";
@@ -63,7 +63,7 @@ export function LinkVerify() {
   const { token, used } = useToken();
   const [password, setPassword] = useState("");
   const [done, setDone] = useState<{ text: string; to?: string | undefined }>();
-  const action = useAction(async (headers) => {
+  const action = useKeyedAction(async (headers) => {
     const { challenge } = await verify(token, password, headers);
     used();
     // Where the page for the second factor is off, the app asks for it.
@@ -152,7 +152,7 @@ export function LinkEmail() {
 export function LinkSignIn() {
   const { token: code, used } = useToken(/[#&]code=([\w-]{1,32})$/);
   const [awaited, setAwaited] = useState(awaitedCode);
-  const action = useAction(async (headers) => {
+  const action = useKeyedAction(async (headers) => {
     const proof = { case: "emailCode", value: code } as const;
     try {
       goOn((await gatehouse.auth.completeLogin({ challengeToken: awaited!.challenge.token, proof }, { headers })).result, awaited!.to);

@@ -1,6 +1,6 @@
 import type { Challenge } from "@gatehouse/client";
 import { useState } from "preact/hooks";
-import { confirmations, useAction, useResource, type Confirmation } from "../app/actions.js";
+import { confirmations, useAction, useKeyedAction, useResource, type Confirmation } from "../app/actions.js";
 import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { lazy } from "../app/lazy.js";
@@ -59,7 +59,7 @@ export async function confirmByPasskey(headers: HeadersInit = {}): Promise<Chall
 function First({ next }: { next: (owed: Challenge | undefined) => void }) {
   const [password, setPassword] = useState("");
   const byPassword = useAction(async () => next((await gatehouse.account.reauthenticate({ password })).challenge));
-  const byPasskey = useAction(async (headers) => next(await confirmByPasskey(headers)));
+  const byPasskey = useKeyedAction(async (headers) => next(await confirmByPasskey(headers)));
   const byCode = useAction(async () => next((await gatehouse.account.reauthenticate({})).challenge));
   const hasFactor = security.value?.secondFactor;
   const hasPassword = !security.value || !!security.value.passwordChangeTime;

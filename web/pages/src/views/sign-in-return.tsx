@@ -1,6 +1,6 @@
 import { GatehouseError, type Challenge } from "@gatehouse/client";
 import { useEffect, useState } from "preact/hooks";
-import { useAction } from "../app/actions.js";
+import { useKeyedAction } from "../app/actions.js";
 import { gatehouse, newKey } from "../app/client.js";
 import { config } from "../app/config.js";
 import { currentVisit, endVisit, keepVisit, loadProviders, providerOf, providers, visit } from "../app/providers.js";
@@ -92,7 +92,7 @@ async function signIn(provider: string, answer?: { email: string; headers: Heade
 /** The provider passed on no address: the person enters one, and gets a code there. */
 function AskEmail({ provider }: { provider: string }) {
   const [email, setEmail] = useState("");
-  const action = useAction((headers) => signIn(provider, { email, headers }));
+  const action = useKeyedAction((headers) => signIn(provider, { email, headers }));
   return (
     <CardPage title={t("return.email_title")} lead={t("return.email_lead")} below={<a href={keepingWish("/sign-in", currentVisit().to)}>{t("return.other_way")}</a>}>
       <Form action={action} onSubmit={() => void action.run()}>
@@ -179,7 +179,7 @@ function LinkByCode({ challenge, name }: { challenge: Challenge; name: string })
 
 function ByPassword({ challenge }: { challenge: Challenge }) {
   const [password, setPassword] = useState("");
-  const action = useAction(async (headers) => {
+  const action = useKeyedAction(async (headers) => {
     const { result } = await gatehouse.auth.completeLogin({ challengeToken: challenge.token, proof: { case: "password", value: password } }, { headers });
     goOn(result);
   });
@@ -194,7 +194,7 @@ function ByPassword({ challenge }: { challenge: Challenge }) {
 }
 
 function ByPasskey({ challenge }: { challenge: Challenge }) {
-  const action = useAction(async (headers) => {
+  const action = useKeyedAction(async (headers) => {
     const value = await passkeyProof(challenge);
     const { result } = await gatehouse.auth.completeLogin({ challengeToken: challenge.token, proof: { case: "passkey", value } }, { headers });
     goOn(result);

@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { useAction } from "../app/actions.js";
+import { useAction, useKeyedAction } from "../app/actions.js";
 import { gatehouse } from "../app/client.js";
 import { config } from "../app/config.js";
 import { go } from "../app/router.js";
@@ -18,7 +18,7 @@ export function SignUp() {
   const [lastName, setLastName] = useState("");
   const [password, setPassword] = useState("");
   entered.email = email;
-  const action = useAction(async (headers) => {
+  const action = useKeyedAction(async (headers) => {
     const { result } = await gatehouse.auth.register({ email, password, firstName, lastName }, { headers });
     if (result.case === "signedIn") return arrive();
     keepWish();

@@ -1,6 +1,6 @@
 import { GatehouseError, type Identity, type IdentityProvider } from "@gatehouse/client";
 import { useLayoutEffect, useState } from "preact/hooks";
-import { notice, useAction, useResource } from "../../app/actions.js";
+import { notice, useAction, useKeyedAction, useResource } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
 import { config } from "../../app/config.js";
 import { reasonText } from "../../app/problem.js";
@@ -69,9 +69,9 @@ function Returned({ provider, refused, connected: { identities, providers }, rel
     leave();
     reload();
   };
-  const complete = useAction(async () => {
+  const complete = useKeyedAction(async (headers) => {
     try {
-      const { returnTo: asked } = await gatehouse.account.completeLinkIdentity({ provider });
+      const { returnTo: asked } = await gatehouse.account.completeLinkIdentity({ provider }, { headers });
       const target = returnTo(asked, location.origin, config.origins);
       if (target && target !== location.origin + path) return location.replace(target);
     } catch (thrown) {
@@ -122,7 +122,7 @@ function Returned({ provider, refused, connected: { identities, providers }, rel
 
 /** Goes to a provider to link it. The action stays busy until the browser has left. */
 function useLink() {
-  return useAction(async (_headers: HeadersInit, provider: string) => {
+  return useAction(async (provider: string) => {
     const { authorizationUrl } = await gatehouse.account.beginLinkIdentity({ provider, returnTo: path });
     location.assign(authorizationUrl);
     await new Promise(() => undefined);

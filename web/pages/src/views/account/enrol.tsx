@@ -1,6 +1,6 @@
 import type { BeginTOTPEnrolmentResponse } from "@gatehouse/client";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useAction } from "../../app/actions.js";
+import { useAction, useKeyedAction } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
 import { cleanCode, createPasskey } from "../../app/proofs.js";
 import { config } from "../../app/config.js";
@@ -37,7 +37,7 @@ export function EnrolTotp({ onClose, done }: Enrolment) {
 function FinishTotp({ begun, done }: { begun: BeginTOTPEnrolmentResponse; done: (codes: readonly string[]) => void }) {
   const [code, setCode] = useState("");
   const [emailCode, setEmailCode] = useState("");
-  const finish = useAction(async (headers) => {
+  const finish = useKeyedAction(async (headers) => {
     const { enrolmentToken } = begun;
     const answer = await gatehouse.account.finishTOTPEnrolment({ enrolmentToken, code: cleanCode(code), ...(begun.emailCodeSent && { emailCode: cleanCode(emailCode) }) }, { headers });
     done(answer.recoveryCodes);
@@ -70,13 +70,13 @@ export function AddPasskey({ onClose, done }: Enrolment) {
     const answer = await gatehouse.account.finishPasskeyRegistration({ registrationToken, response, name, emailCode: code }, { headers });
     done(answer.recoveryCodes);
   };
-  const add = useAction(async (headers) => {
+  const add = useKeyedAction(async (headers) => {
     const { registrationToken, options, emailCodeSent } = await gatehouse.account.beginPasskeyRegistration({});
     const response = await createPasskey(options);
     if (emailCodeSent) setOwed({ registrationToken, response });
     else await finish(headers, registrationToken, response, "");
   });
-  const confirm = useAction((headers) => finish(headers, owed!.registrationToken, owed!.response, cleanCode(emailCode)));
+  const confirm = useKeyedAction((headers) => finish(headers, owed!.registrationToken, owed!.response, cleanCode(emailCode)));
   if (owed) {
     return (
       <Dialog key="code" title={t("factors.passkey_add")} onClose={onClose}>

@@ -152,7 +152,7 @@ function Codes({ left, changed }: { left: number; changed: (codes?: readonly str
 }
 
 function Devices({ devices, changed }: { devices: readonly RememberedDevice[]; changed: () => void }) {
-  const forget = useAction(async (_headers: HeadersInit, deviceId: string) => {
+  const forget = useAction(async (deviceId: string) => {
     if (deviceId) await gatehouse.factors.forgetDevice(deviceId);
     else await gatehouse.factors.forgetDevices();
     notice.value = t("factors.device_forgotten");

@@ -1,6 +1,6 @@
 import type { APIKey, CreateKeyResponse } from "../../../../../clients/typescript/src/gen/bff/v1/keys_pb.js";
 import { useState } from "preact/hooks";
-import { notice, useAction, useResource } from "../../app/actions.js";
+import { notice, useKeyedAction, useResource } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
 import { config } from "../../app/config.js";
 import { scopeName } from "../../app/scopes.js";
@@ -90,7 +90,7 @@ function Create({ onClose, done }: { onClose: () => void; done: (answer: CreateK
   // A repeat of a call that was lost must be the same call, so the clock is read once. A minute
   // less than the days: the most is a year by the clock of the server.
   const [from] = useState(() => Math.floor(Date.now() / 1000) - 60);
-  const action = useAction(async (headers) => {
+  const action = useKeyedAction(async (headers) => {
     const seconds = BigInt(from + Number(expiry) * 86_400);
     done(await gatehouse.account.createKey({ name, scopes: [...scopes], expireTime: { seconds }, networks: networks.split(/[\s,]+/).filter(Boolean) }, { headers }));
   });

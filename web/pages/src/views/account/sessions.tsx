@@ -29,7 +29,7 @@ function SessionList() {
   useLive("sessions", found.reload);
   const [chosen, setChosen] = useState<Session | "others" | "all">();
   const close = () => setChosen(undefined);
-  const revokeOne = useAction(async (_headers: HeadersInit, sessionId: string) => {
+  const revokeOne = useAction(async (sessionId: string) => {
     await gatehouse.account.revokeSession({ sessionId });
     notice.value = t("sessions.ended");
     found.reload();

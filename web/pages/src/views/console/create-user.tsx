@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { notice, useAction } from "../../app/actions.js";
+import { notice, useKeyedAction } from "../../app/actions.js";
 import { go } from "../../app/router.js";
 import { users } from "../../app/users-client.js";
 import { t } from "../../app/texts.js";
@@ -16,7 +16,7 @@ export function CreateUser({ onClose }: { onClose: () => void }) {
   const [roles, setRoles] = useState("");
   const [way, setWay] = useState("invite");
   const [password, setPassword] = useState("");
-  const create = useAction(async (headers) => {
+  const create = useKeyedAction(async (headers) => {
     const given = way === "password" ? password : "";
     const { user } = await users.createUser({ user: { email: email.trim(), firstName, lastName, roles: rolesOf(roles) }, password: given }, { headers });
     notice.value = t(given === "" ? "users.invited" : "users.created", { email: user?.email ?? email });

@@ -47,7 +47,7 @@ function MailList() {
     (signal) => confirmed(() => users.listMails({ pageSize: 25, pageToken: pages.token, status: Number(status) as MailStatus }, { signal })),
     [status, pages.token],
   );
-  const retry = useAction(async (_headers: HeadersInit, mailId: string, recipient: string) => {
+  const retry = useAction(async (mailId: string, recipient: string) => {
     await users.retryMail({ mailId });
     notice.value = t("mails.retried", { recipient });
     found.reload();

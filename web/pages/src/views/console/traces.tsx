@@ -1,5 +1,6 @@
 import { GatehouseError } from "@gatehouse/client";
 import { useEffect, useState } from "preact/hooks";
+import { unauthenticated } from "../../app/codes.js";
 import { goToSignIn, isSignedOut } from "../../app/session.js";
 import { problemOf, type Problem } from "../../app/problem.js";
 import { users } from "../../app/users-client.js";
@@ -64,7 +65,7 @@ function useTraces(paused: boolean, attempt: number): Watched & { clear: () => v
           if (isSignedOut(error)) return goToSignIn();
           if (error.reason === "SECOND_FACTOR_REQUIRED") return setWatched((before) => ({ ...before, state: "needsLevel" }));
           // The stream ends with its token: the next one gets another.
-          if (error.code === 16 && failures === 0) { failures++; continue; }
+          if (error.code === unauthenticated && failures === 0) { failures++; continue; }
           setWatched((before) => ({ ...before, state: { problem: problemOf(error) } }));
           const wait = error.retryAfterMs ?? backoff[Math.min(failures++, backoff.length - 1)]!;
           await new Promise((resolve) => setTimeout(resolve, wait));

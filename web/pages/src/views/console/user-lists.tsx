@@ -21,7 +21,7 @@ interface OfUser {
 /** Where a person is signed in. */
 export function Sessions({ userId, changes }: OfUser) {
   const found = useResource((signal) => confirmed(() => users.listUserSessions({ userId }, { signal })), [userId, changes]);
-  const revoke = useAction(async (_headers: HeadersInit, sessionId: string) => {
+  const revoke = useAction(async (sessionId: string) => {
     await users.revokeUserSession({ userId, sessionId });
     notice.value = t("sessions.ended");
     found.reload();

@@ -47,7 +47,7 @@ export function Deliveries({ webhookId, seen, changed }: { webhookId: string; se
     (signal) => webhooks.listDeliveries({ webhookId, pageSize: 25, pageToken: pages.token, status: Number(status) as DeliveryStatus }, { signal }),
     [status, pages.token, seen],
   );
-  const retry = useAction(async (_headers: HeadersInit, deliveryId: string) => {
+  const retry = useAction(async (deliveryId: string) => {
     await webhooks.retryDelivery({ webhookId, deliveryId });
     notice.value = t("webhooks.retried");
     changed();

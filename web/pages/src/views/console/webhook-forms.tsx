@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { notice, useAction, type Action } from "../../app/actions.js";
+import { notice, useAction, useKeyedAction, type Action } from "../../app/actions.js";
 import { hasText, t } from "../../app/texts.js";
 import { webhooks } from "../../app/webhooks-client.js";
 import type { CreateWebhookResponse, Webhook } from "../../../../../clients/typescript/src/gen/bff/v1/webhook_service_pb.js";
@@ -66,9 +66,9 @@ function WebhookForm({ action, fields, setFields, verb, send }: { action: Action
 /** Creates a webhook. The answer has its secret. */
 export function CreateWebhook({ onClose, done }: { onClose: () => void; done: (answer: CreateWebhookResponse) => void }) {
   const [fields, setFields] = useState<Fields>({ url: "", description: "", types: eventTypes, signatureVersions: ["v1"] });
-  const action = useAction(async () => {
+  const action = useKeyedAction(async (headers) => {
     const { url, description, types, signatureVersions } = fields;
-    done(await webhooks.createWebhook({ url: url.trim(), description, types: [...types], signatureVersions: [...signatureVersions] }));
+    done(await webhooks.createWebhook({ url: url.trim(), description, types: [...types], signatureVersions: [...signatureVersions] }, { headers }));
   });
   return (
     <Dialog title={t("webhooks.create")} onClose={onClose}>

@@ -117,7 +117,7 @@ function Actions({ webhook, changed }: Props) {
   const { webhookId, url, enabled } = webhook;
   const [open, setOpen] = useState<Confirmed | "replay">();
   const [secret, setSecret] = useState<string>();
-  const act = useAction(async (_headers: HeadersInit, name: "test" | "enable") => {
+  const act = useAction(async (name: "test" | "enable") => {
     if (name === "test") await webhooks.sendTest({ webhookId });
     else await webhooks.updateWebhook({ webhookId, enabled: true });
     notice.value = t(name === "test" ? "webhook.test_done" : "webhook.enable_done");
