@@ -21,6 +21,9 @@ make lint
 step "known vulnerabilities"
 scripts/vulnerabilities.sh
 
+step "every platform of a release"
+scripts/platforms.sh
+
 step "size of the program"
 scripts/size.sh
 

@@ -23,7 +23,7 @@ import (
 
 func main() {
 	var r release
-	platforms := flag.String("platforms", "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64", "build for these `platforms`")
+	platforms := flag.String("platforms", allPlatforms, "build for these `platforms`")
 	flag.StringVar(&r.root, "root", "..", "read the source from this `folder`")
 	flag.StringVar(&r.out, "out", "../dist", "write the files into this `folder`, which must not exist or be empty")
 	flag.BoolVar(&r.npm, "npm", true, "pack the TypeScript client, which needs npm")
@@ -38,6 +38,10 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// allPlatforms are those of a release. scripts/platforms.sh, a step of make check, reads this
+// line and compiles for those with another processor.
+const allPlatforms = "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64"
 
 // platform is an operating system and an architecture, as Go names them.
 type platform struct{ os, arch string }
