@@ -70,14 +70,15 @@ export interface Gatehouse extends ServiceClients {
   readonly signInCode: SignInCode;
   /**
    * Calls the listener when the signed-in person's own data may have changed, in this or another place, and at the
-   * beginning. Returns a function that stops it. All tabs share one stream.
+   * beginning. Returns a function that stops it. All tabs share one stream. The second function gets the error when the
+   * gateway refuses to go on; the next sign-in makes another attempt.
    */
   readonly watchMe: WatchMe;
   /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
   /**
    * Calls the listener when users may have changed, and at the beginning, for administrators. Returns a function that
-   * stops it. All tabs share one stream.
+   * stops it. All tabs share one stream. The second function is that of watchMe.
    */
   readonly watchUsers: WatchUsers;
   /** The webhooks of your systems, for administrators whose session is of level 2. */

@@ -9,7 +9,7 @@ export type { SessionEvents } from "./events.js";
 export type { Factors } from "./factors.js";
 export type { Passkeys } from "./passkeys.js";
 export type { Providers, ProviderVisit } from "./providers.js";
-export type { Change, UsersChange, WatchMe, WatchUsers } from "./live.js";
+export type { Change, Refused, UsersChange, WatchMe, WatchUsers } from "./live.js";
 export { methodsOf, type ProofMethod, type Reauthentication, type ReauthenticationReason } from "./reauthenticate.js";
 export { reasons, type Reason } from "./reasons.js";
 export * from "./services.js";

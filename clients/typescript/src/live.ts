@@ -23,8 +23,11 @@ export interface UsersChange {
   readonly complete: boolean;
 }
 
-export type WatchMe = (listener: (change: Change) => void) => () => void;
-export type WatchUsers = (listener: (change: UsersChange) => void) => () => void;
+/** Gets the error with which the gateway refuses to go on. The next sign-in makes another attempt. */
+export type Refused = (error: GatehouseError) => void;
+
+export type WatchMe = (listener: (change: Change) => void, onRefused?: Refused) => () => void;
+export type WatchUsers = (listener: (change: UsersChange) => void, onRefused?: Refused) => () => void;
 
 /** What the tab with the stream tells the others. */
 interface News {
@@ -47,6 +50,9 @@ export interface LiveSession {
 const firstDelay = 250;
 const lastDelay = 15_000;
 
+/** How long a stream may be silent, in ms, until its connection counts as lost. The gateway sends an event every 15 s. */
+const longestSilence = 30_000;
+
 /** Reasons after which another stream with new tokens can resume. */
 const fixedByRefresh: ReadonlySet<string | undefined> = new Set(["TOKEN_EXPIRED", "TOKEN_STALE"]);
 
@@ -57,7 +63,7 @@ export function watchMeOf(session: LiveSession): WatchMe {
     open: (cursor, options) => session.account.watchMe({ cursor }, options),
     names: ({ parts }) => parts,
   });
-  return (listener) => watch(({ names, complete }) => listener({ parts: names, complete }));
+  return (listener, onRefused) => watch(({ names, complete }) => listener({ parts: names, complete }), onRefused);
 }
 
 /** Returns the function that watches all users, for administrators. */
@@ -67,7 +73,7 @@ export function watchUsersOf(session: LiveSession, users: Client<typeof UserServ
     open: (cursor, options) => users.watchUsers({ cursor }, options),
     names: ({ userIds }) => userIds,
   });
-  return (listener) => watch(({ names, complete }) => listener({ userIds: names, complete }));
+  return (listener, onRefused) => watch(({ names, complete }) => listener({ userIds: names, complete }), onRefused);
 }
 
 /** A method that streams changes. */
@@ -90,66 +96,132 @@ interface Message<Changed> {
 /**
  * Returns the function that watches a source. All tabs share one stream: the one that holds
  * a Web Lock has it, and tells the others through a BroadcastChannel. A browser without Web
- * Locks has a stream in each tab.
+ * Locks has a stream in each tab. A tab that may not watch leaves the lock to the others, so
+ * that each of them learns of the refusal, and none waits for it.
  */
-function watchOf<Changed>(session: LiveSession, source: Source<Changed>): (listener: (news: News) => void) => () => void {
+function watchOf<Changed>(session: LiveSession, source: Source<Changed>): (listener: (news: News) => void, onRefused?: Refused) => () => void {
   const name = `${session.key}:${source.name}`;
-  return (listener) => {
-    const stop = new AbortController();
+  return (listener, onRefused) => {
+    let stopped = false;
     let cursor = "";
+    let turn = new AbortController(); // until the next sign-in, or the stop
     const tell = (news: News) => {
       cursor = news.cursor || cursor;
-      if (!stop.signal.aborted && (news.complete || news.names.length > 0)) safely(() => listener(news));
+      if (!stopped && (news.complete || news.names.length > 0)) safely(() => listener(news));
     };
+    const off = session.emitter.on("signedIn", () => {
+      cursor = ""; // it may be another person, who has seen nothing yet
+      turn.abort();
+      turn = new AbortController();
+    });
     const locks = typeof document === "undefined" || typeof BroadcastChannel === "undefined" ? undefined : globalThis.navigator?.locks;
     const tabs = locks && new BroadcastChannel(name);
     if (tabs) tabs.onmessage = ({ data }: MessageEvent<News>) => tell(data);
-    const lead = () =>
-      follow(source, session, stop.signal, () => cursor, (news) => {
-        tabs?.postMessage(news);
-        tell(news);
-      });
-    const done = locks ? locks.request(name, { signal: stop.signal }, lead) : lead();
-    done.catch(() => {}); // only after the stop
+    const run = async () => {
+      while (!stopped) {
+        const { signal } = turn;
+        const signIn = () => unlessAborted(new Promise<never>(() => {}), signal);
+        const lead = async () => {
+          const refusal = await follow(source, session, signal, () => cursor, (news) => {
+            tabs?.postMessage(news);
+            tell(news);
+          });
+          if (onRefused) safely(() => onRefused(refusal));
+          if (refusal.code === Code.Unauthenticated) await signIn(); // no tab is signed in
+        };
+        try {
+          await (locks ? locks.request(name, { signal }, lead) : lead());
+          await signIn();
+        } catch (thrown) {
+          if (!signal.aborted) throw thrown;
+        }
+      }
+    };
+    void run();
     // A tab that another tells has missed what was before.
     if (tabs) queueMicrotask(() => tell({ names: [], complete: true, cursor: "" }));
     return () => {
-      stop.abort();
+      stopped = true;
+      off();
+      turn.abort();
       tabs?.close();
     };
   };
 }
 
-/** Keeps a stream open until the signal: it resumes after each end, and waits for a sign-in while nobody is signed in. */
-async function follow<Changed>(source: Source<Changed>, session: LiveSession, signal: AbortSignal, cursor: () => string, tell: (news: News) => void): Promise<void> {
-  for (let failures = 0; !signal.aborted; ) {
-    let error: GatehouseError | undefined;
-    try {
-      for await (const { event, cursor: at, complete } of source.open(cursor(), { signal, timeoutMs: 0 })) {
-        failures = 0;
-        if (event.case === "ended") continue; // the error has more
-        if (event.case === "refreshDue") await session.refresh().catch(() => {});
-        tell({ names: event.case === "changed" ? source.names(event.value) : [], complete, cursor: at });
-        if (event.case === "refreshDue") break; // resumed with the new token
-      }
-    } catch (thrown) {
-      error = GatehouseError.from(thrown);
-    }
-    if (signal.aborted) return;
-    if (error?.code === Code.Unauthenticated && fixedByRefresh.has(error.reason) && failures++ === 0) {
+/** Keeps a stream open until the signal, and resumes after each end. Returns the error with which the gateway refuses the caller. */
+async function follow<Changed>(
+  source: Source<Changed>,
+  session: LiveSession,
+  signal: AbortSignal,
+  cursor: () => string,
+  tell: (news: News) => void,
+): Promise<GatehouseError> {
+  let refreshed = false; // since the last event
+  for (let failures = 0; ; ) {
+    const error = await read(source, session, signal, cursor(), (news) => {
+      failures = 0;
+      refreshed = false;
+      tell(news);
+    });
+    signal.throwIfAborted();
+    if (!error) continue;
+    if (error.code === Code.Unauthenticated && fixedByRefresh.has(error.reason) && !refreshed) {
+      refreshed = true;
       await session.refresh().catch(() => {});
-    } else if (error?.code === Code.Unauthenticated) {
-      const signedIn = new Promise<void>((resolve) => {
-        const off = session.emitter.on("signedIn", () => (off(), resolve()));
-      });
-      await session.account.getMe({}).catch(() => {}); // the client learns that the session has ended
-      await unlessAborted(signedIn, signal);
-    } else if (error) {
-      const mean = Math.min(firstDelay * 2 ** failures++, lastDelay);
-      const wait = error.retryAfterMs || mean * 2 * Math.random();
-      await unlessAborted(new Promise((resolve) => setTimeout(resolve, wait)), signal);
+      continue;
     }
+    if (isRefusal(error, Code.PermissionDenied)) return error;
+    if (isRefusal(error, Code.Unauthenticated)) {
+      // Only a call shows whether the session lives, and tells the client if it has ended.
+      const refusal = await session.account.getMe({}).then(() => undefined, GatehouseError.from);
+      if (refusal && isRefusal(refusal, Code.Unauthenticated) && !fixedByRefresh.has(refusal.reason)) return refusal;
+    }
+    const mean = Math.min(firstDelay * 2 ** failures++, lastDelay);
+    const wait = error.retryAfterMs || mean * 2 * Math.random();
+    await unlessAborted(new Promise((resolve) => setTimeout(resolve, wait)), signal);
   }
+}
+
+/** Reads one stream. Returns its error; undefined if another one may follow at once. */
+async function read<Changed>(
+  source: Source<Changed>,
+  session: LiveSession,
+  signal: AbortSignal,
+  cursor: string,
+  tell: (news: News) => void,
+): Promise<GatehouseError | undefined> {
+  const stream = new AbortController();
+  const abort = () => stream.abort();
+  signal.addEventListener("abort", abort);
+  let silence: ReturnType<typeof setTimeout> | undefined;
+  const listen = () => {
+    clearTimeout(silence);
+    silence = setTimeout(abort, longestSilence);
+  };
+  try {
+    listen();
+    for await (const { event, cursor: at, complete } of source.open(cursor, { signal: stream.signal, timeoutMs: 0 })) {
+      listen();
+      if (event.case === "ended") continue; // the error has more
+      // A stream whose tokens cannot be replaced yet is read until it ends.
+      const resumes = event.case === "refreshDue" && (await session.refresh().then(() => true, () => false));
+      if (signal.aborted) return undefined;
+      tell({ names: event.case === "changed" ? source.names(event.value) : [], complete, cursor: at });
+      if (resumes) return undefined;
+    }
+    return undefined;
+  } catch (thrown) {
+    return GatehouseError.from(thrown);
+  } finally {
+    clearTimeout(silence);
+    signal.removeEventListener("abort", abort);
+  }
+}
+
+/** Reports whether the gateway itself refuses the caller by this code. A proxy's error has no reason. */
+function isRefusal(error: GatehouseError, code: Code): boolean {
+  return error.code === code && error.reason !== undefined;
 }
 
 /** Calls a listener; its faults are reported without ending the stream. */

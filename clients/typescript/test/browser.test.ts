@@ -197,6 +197,23 @@ test("two tabs of an administrator share one stream of the changes of users", as
   expect(streams).toBe(1);
 });
 
+test("each tab of a person who may not watch users learns of it", async () => {
+  let streams = 0;
+  context.on("request", (request) => {
+    if (request.url().endsWith("/WatchUsers") && request.method() === "POST") streams++;
+  });
+  const { tabs } = await threeTabs();
+  for (const tab of tabs) {
+    await tab.evaluate(() => {
+      window.users = [];
+      window.gatehouse.watchUsers(() => {}, ({ reason }) => window.users.push(reason ?? ""));
+    });
+  }
+  for (const tab of tabs) await tab.waitForFunction(() => window.users.length > 0);
+  expect(await inAll(tabs, () => window.users)).toEqual(Array(3).fill(["PERMISSION_DENIED"]));
+  expect(streams).toBe(3);
+});
+
 describe("in cookie mode three tabs", () => {
   test("have a session that scripts can't read, and are signed out by one of them", async () => {
     const { tabs } = await threeTabs("cookie");

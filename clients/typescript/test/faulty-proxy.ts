@@ -2,7 +2,7 @@ import { createServer, request, type IncomingMessage, type Server } from "node:h
 import type { AddressInfo } from "node:net";
 
 /** What happens to a request on the network. */
-export type Fault = "none" | "request lost" | "response lost" | "503 from a proxy" | "401 from a proxy";
+export type Fault = "none" | "request lost" | "response lost" | "503 from a proxy" | "403 from a proxy" | "401 from a proxy";
 
 /** FaultyProxy forwards requests to a gateway and injects faults. */
 export class FaultyProxy {
@@ -26,6 +26,7 @@ export class FaultyProxy {
       if (fault === "request lost") return incoming.socket.destroy();
       if (fault === "503 from a proxy") return outgoing.writeHead(503, { "Retry-After": "0" }).end("busy");
       if (fault === "401 from a proxy") return outgoing.writeHead(401).end("who are you?");
+      if (fault === "403 from a proxy") return outgoing.writeHead(403).end("not you");
       const forwarded = request(target + incoming.url, { method: incoming.method, headers: incoming.headers }, (answer) => {
         if (fault === "response lost") {
           answer.resume().once("end", () => incoming.socket.destroy());
@@ -34,6 +35,8 @@ export class FaultyProxy {
         outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
         answer.pipe(outgoing);
       });
+      outgoing.once("close", () => forwarded.destroy()); // a stream whose client has left
+      forwarded.once("error", () => outgoing.destroy());
       forwarded.end(body);
     });
   }
@@ -52,6 +55,11 @@ export class FaultyProxy {
   /** Returns the requests for a method. */
   calls(method: string) {
     return this.seen.filter(({ call }) => call.endsWith(`/${method}`));
+  }
+
+  /** Cuts all connections, also those of streams. */
+  cut(): void {
+    this.#server.closeAllConnections();
   }
 
   close(): void {
