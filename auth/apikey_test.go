@@ -136,6 +136,19 @@ func TestARepeatedCreateKeyReturnsTheSameKey(t *testing.T) {
 	if _, err := h.checkKey(t, first.GetSecret()); err != nil {
 		t.Errorf("the key: %v", err)
 	}
+	// While the secret keys are rotated, each copy answers for the others.
+	config := h.config
+	for _, secrets := range [][][]byte{{secretTwo, secretOne}, {secretOne, secretTwo}} {
+		config.Secrets = secrets
+		h.open(t, config)
+		if again := h.mustCreateKey(t, account, tokens, with("one", 1)); !proto.Equal(again, first) {
+			t.Errorf("with another order of the secret keys: got %v, want the first answer %v", again.GetKey(), first.GetKey())
+		}
+	}
+	h.mustCreateKey(t, account, tokens, with("two", 1))
+	h.exec(t, `UPDATE auth.api_keys SET secret_hash = sha256(secret_hash) WHERE id <> '`+first.GetKey().GetKeyId()+`'`) // as of a secret key that is not known here
+	_, err := h.createKey(t, account, tokens, with("two", 1))
+	wantReason(t, err, connect.CodeUnavailable, "SERVICE_UNAVAILABLE")
 	if other := h.mustCreateKey(t, account, tokens, with("one", 2)); other.GetSecret() == first.GetSecret() {
 		t.Error("another request got the same key")
 	}

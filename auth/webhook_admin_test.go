@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"connectrpc.com/connect/v2"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -128,6 +129,29 @@ func TestARepeatedCreationOfAWebhookHasTheSameAnswer(t *testing.T) {
 	if late := call(ada, "one", "1"); late.GetWebhook().GetWebhookId() == again.GetWebhook().GetWebhookId() {
 		t.Error("a call after two minutes has the earlier one's answer")
 	}
+}
+
+// While the secret keys are rotated, a copy may not have the one that sealed the secret.
+func TestARepeatedCreationOfAWebhookWaitsForTheSecretKey(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	request := &authv1.CreateWebhookRequest{
+		Url: "https://example.com/hooks", Origin: &authv1.Origin{AccountId: h.create(t, "ada@example.com", password).GetId()},
+		IdempotencyKey: &authv1.IdempotencyKey{Key: "one", Procedure: "/bff.v1.WebhookService/CreateWebhook", RequestHash: make([]byte, 32)},
+	}
+	first, err := h.webhooks().CreateWebhook(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := h.config
+	config.Secrets = [][]byte{secretTwo, secretOne}
+	h.open(t, config)
+	if again, err := h.webhooks().CreateWebhook(t.Context(), request); err != nil || again.GetSecret() != first.GetSecret() {
+		t.Errorf("by another newest key: %v, %v, want the same secret", again.GetWebhook(), err)
+	}
+	h.exec(t, `UPDATE auth.webhook_secrets SET sealed_secret = set_byte(sealed_secret, 20, 255 - get_byte(sealed_secret, 20))`)
+	_, err = h.webhooks().CreateWebhook(t.Context(), request)
+	wantReason(t, err, connect.CodeUnavailable, "SERVICE_UNAVAILABLE")
 }
 
 // The key that sealed the secret of an endpoint is lost: nothing is sent unsigned, what has

@@ -3,6 +3,7 @@ package apikeys
 import (
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"fmt"
 	"log/slog"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/apikey"
 	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
 )
 
 // Service implements authv1.APIKeyServiceHandler.
@@ -46,7 +48,7 @@ const (
 	countKeys = `
 		SELECT count(*) FROM auth.api_keys WHERE account_id = @account_id AND revoke_time IS NULL AND expire_time > now()`
 	selectRepeated = `
-		SELECT id FROM auth.api_keys
+		SELECT id, secret_hash FROM auth.api_keys
 		WHERE account_id = @account_id AND idempotency_key_hash = @idempotency_key_hash AND create_time > now() - @within::interval AND revoke_time IS NULL`
 )
 
@@ -123,20 +125,27 @@ func (s *Service) repeated(ctx context.Context, tx pgx.Tx, req *authv1.CreateKey
 		return nil, nil
 	}
 	var id uuid.UUID
+	var secretHash []byte
 	err := tx.QueryRow(ctx, selectRepeated, pgx.NamedArgs{
 		"account_id": req.GetOrigin().GetAccountId(), "idempotency_key_hash": hash, "within": repeatWindow,
-	}).Scan(&id)
+	}).Scan(&id, &secretHash)
 	if database.Missing(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look for the first call: %w", err)
 	}
-	text, err := s.text(id, req.GetIdempotencyKey())
-	if err != nil {
-		return nil, err
+	// While the secret keys are rotated, another copy's newest one may be an older one here.
+	for _, secret := range s.Secrets {
+		text, err := derivedText(secret, id, req.GetIdempotencyKey())
+		if err != nil {
+			return nil, err
+		}
+		if made := apikey.HashOf(text); subtle.ConstantTimeCompare(made[:], secretHash) == 1 {
+			return answer(ctx, tx, id, text)
+		}
 	}
-	return answer(ctx, tx, id, text)
+	return nil, fault.Unavailable().WithCause(fmt.Errorf("API key %s is derived from a secret key that this copy does not have", id))
 }
 
 func (s *Service) insert(ctx context.Context, tx pgx.Tx, req *authv1.CreateKeyRequest, caller creator) (*authv1.CreateKeyResponse, error) {
@@ -185,21 +194,25 @@ func answer(ctx context.Context, tx pgx.Tx, id uuid.UUID, text string) (*authv1.
 
 // text returns the text of a new key: random, or derived for a call that may be repeated.
 func (s *Service) text(id uuid.UUID, key *authv1.IdempotencyKey) (string, error) {
-	var secret [32]byte
 	if key == nil {
+		var secret [32]byte
 		_, _ = rand.Read(secret[:]) // never fails
 		return apikey.Format(id, secret), nil
 	}
-	derived, err := secretkey.Derive(s.Secrets[0], "api key v1")
+	return derivedText(s.Secrets[0], id, key)
+}
+
+// derivedText returns the text that a key with an Idempotency-Key has by one of the secret keys.
+func derivedText(from []byte, id uuid.UUID, key *authv1.IdempotencyKey) (string, error) {
+	derived, err := secretkey.Derive(from, "api key v1")
 	if err != nil {
 		return "", err
 	}
-	copy(secret[:], secretkey.MAC(derived, append(id[:], key.GetKey()...)))
-	return apikey.Format(id, secret), nil
+	return apikey.Format(id, [32]byte(secretkey.MAC(derived, append(id[:], key.GetKey()...)))), nil
 }
 
 // refuse records that the account's key was refused, and returns the refusal.
 func (s *Service) refuse(ctx context.Context, account string, req *authv1.CheckKeyRequest, refusal *connect.Error) error {
-	row := audit.Row{Event: audit.APIKeyRefuse, Account: account, Session: req.GetKeyId(), Subject: "key:" + req.GetKeyId(), Origin: req.GetOrigin()}
+	row := audit.Row{Event: audit.APIKeyRefuse, Account: account, Session: req.GetKeyId(), Target: req.GetKeyId(), Subject: "key:" + req.GetKeyId(), Origin: req.GetOrigin()}
 	return s.Log.Refuse(ctx, row, refusal)
 }

@@ -3,13 +3,16 @@ package webhooks
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/secretkey"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
 )
 
 // repeatWindow is how long a repeated creation gets the first one's answer.
@@ -41,6 +44,9 @@ func (s *Service) repeated(ctx context.Context, tx pgx.Tx, req *authv1.CreateWeb
 		return false, fmt.Errorf("look for the first call: %w", err)
 	}
 	plain, err := s.unseal(id, sealed)
+	if errors.Is(err, secretkey.ErrSealed) {
+		return false, fault.Unavailable().WithCause(err) // by a copy that has a newer secret key already
+	}
 	if err != nil {
 		return false, err
 	}
