@@ -621,7 +621,7 @@ CREATE TABLE auth.audit_events (
     refusal_minute  timestamptz,
     -- The names of the changed attributes; never values.
     changed         text[]      NOT NULL DEFAULT '{}',
-    -- What the event is about that is neither an account nor a session: a webhook.
+    -- What the event is about that is neither an account nor a session: a webhook or an API key.
     target_id       uuid,
     CONSTRAINT audit_events_pkey PRIMARY KEY (id)
 );

@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -296,5 +297,42 @@ func TestAnExportListsKeysAndADeletionRemovesThem(t *testing.T) {
 	}
 	if n := h.count(t, `SELECT count(*) FROM auth.api_keys`); n != 0 {
 		t.Errorf("%d keys are left, want none", n)
+	}
+}
+
+func TestTheAuditOfAKeyNamesIt(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	account, tokens := h.signUp(t, "ada@example.com")
+	made, found := h.mustCreateKey(t, account, tokens), h.mustCreateKey(t, account, tokens)
+	if _, err := h.apiKeys().RevokeKey(t.Context(), &authv1.RevokeKeyRequest{AccountId: account.GetId(), KeyId: made.GetKey().GetKeyId()}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.checkKey(t, made.GetSecret())
+	wantReason(t, err, connect.CodeUnauthenticated, "KEY_INVALID")
+	hash := apikey.HashOf(found.GetSecret())
+	if _, err := h.apiKeys().RevokeSecret(t.Context(), &authv1.RevokeSecretRequest{KeyId: found.GetKey().GetKeyId(), SecretHash: hash[:]}); err != nil {
+		t.Fatal(err)
+	}
+	listed, err := h.audit.ListAuditEvents(t.Context(), &authv1.ListAuditEventsRequest{Event: "apikey."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]string{}
+	for _, event := range listed.GetEvents() {
+		got[event.GetTargetId()] = append(got[event.GetTargetId()], event.GetEvent())
+	}
+	for id, want := range map[string][]string{
+		made.GetKey().GetKeyId():  {"apikey.refuse", "apikey.revoke", "apikey.create"},
+		found.GetKey().GetKeyId(): {"apikey.revoke", "apikey.create"},
+	} {
+		if !slices.Equal(got[id], want) {
+			t.Errorf("the events that name the key %s are %v, want %v", id, got[id], want)
+		}
+	}
+	for _, name := range auditEvents(t) {
+		if strings.HasPrefix(name, "apikey.") && !slices.ContainsFunc(listed.GetEvents(), func(e *authv1.AuditEvent) bool { return e.GetEvent() == name }) {
+			t.Errorf("there is no %s", name)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package bff
 
 import (
 	"context"
+	"strings"
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -84,7 +85,9 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 	public := auditEventsOf(events)
 	for _, event := range public {
-		event.TargetId = "" // an administrator's webhook
+		if !strings.HasPrefix(event.GetEvent(), "apikey.") {
+			event.TargetId = "" // an administrator's webhook
+		}
 		if event.GetActorId() == "" || event.GetActorId() == person {
 			continue
 		}

@@ -18,7 +18,7 @@ const auditHead = `# Audit events
 Made by ` + "`make gen`" + ` from the events' comments in ` + "`auth`" + `.
 
 Each change of an identity, and each attempt, is recorded in the transaction that makes the change, so that either both are committed or neither.
-An event has the ids of the account concerned and of the actor, the session, the webhook concerned, the IP address, the user agent and the request id; never an email, a password or a token.
+An event has the ids of the account concerned and of the actor, the session, the webhook or API key concerned, the IP address, the user agent and the request id; never an email, a password or a token.
 Its outcome is ` + "`succeeded`" + `, or ` + "`refused`" + ` with the reason that the caller got ([errors.md](errors.md)).
 Refusals of the same event with the same reason, for one account or network, are combined into one event per minute: its count is their number, and its other fields describe the first.
 Administrators list events with ` + "`ListAuditEvents`" + `, and people list their own with ` + "`ListMyAuditEvents`" + `; events are listed for ` + "`GATEHOUSE_AUDIT_LIFE`" + `, and deleted within a month after it ([a table for each month](../explanation/audit-log.md)).

@@ -75,7 +75,9 @@ func (s *Service) CreateKey(ctx context.Context, req *authv1.CreateKeyRequest) (
 		if err := s.mailCreated(ctx, tx, account, made.GetKey(), origin); err != nil {
 			return err
 		}
-		return audit.Write(ctx, tx, row)
+		created := row
+		created.Target = made.GetKey().GetKeyId()
+		return audit.Write(ctx, tx, created)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("create an API key: %w", s.Log.Refuse(ctx, row, err))

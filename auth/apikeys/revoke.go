@@ -29,7 +29,7 @@ func (s *Service) RevokeKey(ctx context.Context, req *authv1.RevokeKeyRequest) (
 	if req.GetOrigin().GetAccountId() == req.GetAccountId() {
 		reason = "owner"
 	}
-	row := audit.Row{Event: audit.APIKeyRevoke, Outcome: audit.Succeeded, Account: req.GetAccountId(), Origin: req.GetOrigin()}
+	row := audit.Row{Event: audit.APIKeyRevoke, Outcome: audit.Succeeded, Account: req.GetAccountId(), Target: req.GetKeyId(), Origin: req.GetOrigin()}
 	err := s.revoke(ctx, req.GetKeyId(), reason, row)
 	if err != nil {
 		return nil, fmt.Errorf("revoke an API key: %w", s.Log.Refuse(ctx, row, err))
@@ -48,7 +48,7 @@ func (s *Service) RevokeSecret(ctx context.Context, req *authv1.RevokeSecretRequ
 	if err != nil {
 		return nil, fmt.Errorf("look for the API key: %w", err)
 	}
-	row := audit.Row{Event: audit.APIKeyRevoke, Outcome: audit.Succeeded, Account: account, Session: req.GetKeyId(), Origin: req.GetOrigin()}
+	row := audit.Row{Event: audit.APIKeyRevoke, Outcome: audit.Succeeded, Account: account, Session: req.GetKeyId(), Target: req.GetKeyId(), Origin: req.GetOrigin()}
 	if err := s.revoke(ctx, req.GetKeyId(), "found", row); err != nil && !gone(err) {
 		return nil, fmt.Errorf("revoke a found API key: %w", err)
 	}

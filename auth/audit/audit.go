@@ -100,7 +100,7 @@ type Row struct {
 	Reason  string // why it was refused, as an error reason
 	Account string // "" when there is none
 	Session string // the session concerned; "" for that of the origin
-	Target  string // the id of the webhook concerned; "" for none
+	Target  string // the id of the webhook, its listener or the API key concerned; "" for none
 	Subject string // what refusals are aggregated by; "" for the account or the network
 	Origin  *authv1.Origin
 }

@@ -60,9 +60,9 @@ const insertRefusal = `
 	), written AS (
 		INSERT INTO auth.audit_events
 			(id, create_time, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id,
-			refusal_key, refusal_minute)
+			target_id, refusal_key, refusal_minute)
 		SELECT @id, @create_time, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id,
-			@refusal_key, now.minute
+			@target_id, @refusal_key, now.minute
 		FROM now
 		ON CONFLICT (refusal_key, refusal_minute) WHERE refusal_key IS NOT NULL DO NOTHING
 		RETURNING id

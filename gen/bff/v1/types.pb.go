@@ -596,7 +596,8 @@ type AuditEvent struct {
 	// What "account.attributes.change" changed, such as "attributes.theme": at
 	// most 50 names, never values.
 	Changed []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
-	// The webhook that the event is about; empty if there is none.
+	// The webhook, its listener or the API key that the event is about; empty if
+	// there is none.
 	TargetId      string `protobuf:"bytes,14,opt,name=target_id,json=targetId,proto3" json:"target_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -31,7 +31,7 @@ export function EventCell({ event }: { event: AuditEvent }) {
       {event.count > 1 && <span class="muted"> {t("audit.times", { count: event.count })}</span>}{" "}
       {event.outcome !== "succeeded" && <Badge kind="danger">{t("audit.refused")}</Badge>}
       {event.reason && <p class="muted small">{reasonText(event.reason) ?? event.reason}</p>}
-      {event.targetId && <p class="small mono cut"><a href={`/console/webhooks/${event.targetId}`}>{event.targetId}</a></p>}
+      {event.targetId && <p class="small mono cut">{event.event.startsWith("webhook.") ? <a href={`/console/webhooks/${event.targetId}`}>{event.targetId}</a> : event.targetId}</p>}
       {event.changed.length > 0 && <p class="muted small mono cut">{event.changed.join(", ")}</p>}
     </>
   );

@@ -604,7 +604,8 @@ export type AuditEvent = Message<"bff.v1.AuditEvent"> & {
   changed: string[];
 
   /**
-   * The webhook that the event is about; empty if there is none.
+   * The webhook, its listener or the API key that the event is about; empty if
+   * there is none.
    *
    * @generated from field: string target_id = 14;
    */
@@ -713,7 +714,8 @@ export type AuditEventJson = {
   changed?: string[];
 
   /**
-   * The webhook that the event is about; empty if there is none.
+   * The webhook, its listener or the API key that the event is about; empty if
+   * there is none.
    *
    * @generated from field: string target_id = 14;
    */
