@@ -195,14 +195,15 @@ func (s *Service) ListWebhooks(ctx context.Context, req *authv1.ListWebhooksRequ
 	return response, nil
 }
 
-// An endpoint that is enabled again is attempted at once.
+// An endpoint that is enabled again, or has another URL, is attempted at once, and has not
+// failed yet.
 const updateWebhook = `
 	UPDATE auth.webhooks SET
 		url = coalesce(@url::text, url), description = coalesce(@description::text, description), types = coalesce(@types::text[], types),
 		signature_versions = coalesce(@signature_versions::text[], signature_versions), enabled = coalesce(@enabled::boolean, enabled),
 		disable_reason = CASE WHEN coalesce(@enabled::boolean, enabled) THEN '' WHEN enabled THEN @disable_reason::text ELSE disable_reason END,
-		failures = CASE WHEN @enabled::boolean THEN 0 ELSE failures END,
-		fail_since_time = CASE WHEN @enabled::boolean THEN NULL ELSE fail_since_time END,
+		failures = CASE WHEN @enabled::boolean OR @url::text IS NOT NULL THEN 0 ELSE failures END,
+		fail_since_time = CASE WHEN @enabled::boolean OR @url::text IS NOT NULL THEN NULL ELSE fail_since_time END,
 		resume_time = CASE WHEN @enabled::boolean OR @url::text IS NOT NULL THEN NULL ELSE resume_time END,
 		update_time = clock_timestamp()
 	WHERE id = @id AND url <> ''`

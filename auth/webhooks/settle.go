@@ -103,12 +103,16 @@ const (
 			next_attempt_time = now() + @backoff::interval, fail_time = CASE WHEN @give_up::boolean THEN now() END
 		WHERE id = @id AND ` + stillLeased + `
 		RETURNING fail_time IS NOT NULL`
+	// After a dead letter, an endpoint to which nothing else is to be sent is left unattempted:
+	// a failure long after that is the first one of another time of failing.
 	markFailing = `
 		WITH was AS (
 			SELECT enabled, least(failures + CASE WHEN @counts::boolean OR failures >= @breaker::integer THEN 1 ELSE 0 END, 1000000) AS failures
 			FROM auth.webhooks WHERE id = @webhook_id FOR NO KEY UPDATE)
 		UPDATE auth.webhooks w SET
-			failures = was.failures, fail_since_time = coalesce(fail_since_time, now()),
+			failures = was.failures,
+			fail_since_time = CASE WHEN @dead::boolean AND NOT EXISTS (SELECT FROM auth.deliveries d WHERE d.webhook_id = w.id AND ` + pending + `)
+				THEN NULL ELSE coalesce(fail_since_time, now()) END,
 			resume_time = greatest(resume_time, CASE WHEN was.failures >= @breaker::integer OR @retry_after::interval > '0'
 				THEN now() + greatest(@retry_after::interval, CASE WHEN was.failures >= @breaker::integer
 					THEN least(@first_pause::interval * power(2, least(was.failures - @breaker::integer, 20)), @max_pause::interval) ELSE '0' END) END),
@@ -143,7 +147,7 @@ func (s *Service) fail(ctx context.Context, tx pgx.Tx, row lease, r result) erro
 	var url, disabled string
 	err = tx.QueryRow(ctx, markFailing, pgx.NamedArgs{
 		"webhook_id": row.WebhookID, "breaker": breakerFailures, "counts": row.Attempts <= countedAttempts, "first_pause": jittered(firstPause), "max_pause": maxPause,
-		"retry_after": r.retryAfter, "gone": r.gone, "failing": failingLimit,
+		"retry_after": r.retryAfter, "gone": r.gone, "dead": dead, "failing": failingLimit,
 	}).Scan(&url, &disabled)
 	if err != nil {
 		return fmt.Errorf("count the failure: %w", err)
