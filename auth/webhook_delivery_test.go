@@ -322,8 +322,7 @@ func TestAFailedAttemptIsRepeatedByTheSchedule(t *testing.T) {
 	if _, err := h.webhooks().RetryDelivery(t.Context(), &authv1.RetryDeliveryRequest{WebhookId: id, DeliveryId: dead.GetDeliveryId()}); err != nil {
 		t.Fatal(err)
 	}
-	h.exec(t, `UPDATE auth.webhooks SET resume_time = NULL`)
-	server.until(t, "the retry", atLeast(11))
+	server.until(t, "the retry", atLeast(11)) // whatever Retry-After said
 	same := server.arrived()
 	if same[0].ID != same[10].ID {
 		t.Errorf("the retry has the webhook-id %s, want %s", same[10].ID, same[0].ID)

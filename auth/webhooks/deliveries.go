@@ -158,13 +158,20 @@ func deliveryByID(ctx context.Context, tx pgx.Tx, webhook, id string) (*authv1.D
 	return found.delivery, nil
 }
 
-// It leaves an attempt that is under way alone, and ends a lease that is over: the result of
-// its attempt is not recorded any more.
-const retryDelivery = `
+const (
+	// It leaves an attempt that is under way alone, and ends a lease that is over: the result of
+	// its attempt is not recorded any more. It comes before everything else that is due, because
+	// an endpoint that fails gets a single attempt.
+	retryDelivery = `
 	UPDATE auth.deliveries d SET
 		fail_time = NULL, lease_time = CASE WHEN d.lease_time > now() THEN d.lease_time END, attempts = CASE WHEN d.lease_time > now() THEN d.attempts ELSE 0 END,
-		next_attempt_time = CASE WHEN d.lease_time > now() THEN d.next_attempt_time ELSE now() END
+		next_attempt_time = CASE WHEN d.lease_time > now() THEN d.next_attempt_time ELSE least(now(), (
+			SELECT min(p.next_attempt_time) - interval '1 microsecond' FROM auth.deliveries p
+			WHERE p.webhook_id = d.webhook_id AND p.sent_time IS NULL AND p.fail_time IS NULL)) END
 	WHERE d.id = @id AND d.webhook_id = @webhook_id AND d.sent_time IS NULL`
+	// Somebody who asks for an attempt does not want to wait for the circuit breaker.
+	resume = `UPDATE auth.webhooks SET resume_time = NULL WHERE id = @id AND url <> '' RETURNING enabled`
+)
 
 // RetryDelivery implements authv1.WebhookServiceHandler.
 func (s *Service) RetryDelivery(ctx context.Context, req *authv1.RetryDeliveryRequest) (*authv1.RetryDeliveryResponse, error) {
@@ -180,13 +187,29 @@ func (s *Service) RetryDelivery(ctx context.Context, req *authv1.RetryDeliveryRe
 		if tag.RowsAffected() == 0 {
 			return errDeliverySent
 		}
-		return nil
+		return resumeSending(ctx, tx, req.GetWebhookId())
 	})
 	if err != nil {
 		return nil, fmt.Errorf("retry a delivery: %w", err)
 	}
 	s.Wake()
 	return response, nil
+}
+
+// resumeSending closes the circuit breaker of an endpoint for an attempt. Errors: errNotFound,
+// errDisabled.
+func resumeSending(ctx context.Context, tx pgx.Tx, id string) error {
+	var enabled bool
+	err := tx.QueryRow(ctx, resume, pgx.NamedArgs{"id": id}).Scan(&enabled)
+	switch {
+	case database.Missing(err):
+		return errNotFound
+	case err != nil:
+		return fmt.Errorf("resume the webhook: %w", err)
+	case !enabled:
+		return errDisabled
+	}
+	return nil
 }
 
 const insertTest = `
@@ -199,13 +222,9 @@ const insertTest = `
 // SendTest implements authv1.WebhookServiceHandler.
 func (s *Service) SendTest(ctx context.Context, req *authv1.SendTestRequest) (*authv1.SendTestResponse, error) {
 	response := &authv1.SendTestResponse{}
-	err := s.change(ctx, audit.WebhookReplay, req.GetWebhookId(), req.GetOrigin(), func(tx pgx.Tx) error {
-		enabled, err := lock(ctx, tx, req.GetWebhookId())
-		if err != nil {
+	err := s.change(ctx, audit.WebhookReplay, req.GetWebhookId(), req.GetOrigin(), func(tx pgx.Tx) (err error) {
+		if err := resumeSending(ctx, tx, req.GetWebhookId()); err != nil {
 			return err
-		}
-		if !enabled {
-			return errDisabled
 		}
 		var id string
 		if err := tx.QueryRow(ctx, insertTest, pgx.NamedArgs{"type": TestType, "webhook_id": req.GetWebhookId()}).Scan(&id); err != nil {

@@ -170,8 +170,10 @@ type WebhookServiceClient interface {
 	// days, the newest first. Errors: not_found WEBHOOK_NOT_FOUND,
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListDeliveries(context.Context, *ListDeliveriesRequest) (*ListDeliveriesResponse, error)
-	// RetryDelivery queues a delivery that was not accepted for an attempt at once.
-	// Errors: not_found DELIVERY_NOT_FOUND, failed_precondition DELIVERY_SENT.
+	// RetryDelivery queues a delivery that was not accepted for an attempt at once,
+	// before what else waits, except for earlier events of the same account.
+	// Errors: not_found DELIVERY_NOT_FOUND or WEBHOOK_NOT_FOUND, failed_precondition
+	// DELIVERY_SENT or WEBHOOK_DISABLED.
 	RetryDelivery(context.Context, *RetryDeliveryRequest) (*RetryDeliveryResponse, error)
 	// ReplayEvents queues stored events for an endpoint again. Errors: not_found
 	// WEBHOOK_NOT_FOUND, invalid_argument EVENT_TYPE_UNKNOWN, failed_precondition
@@ -238,8 +240,10 @@ type WebhookServiceHandler interface {
 	// days, the newest first. Errors: not_found WEBHOOK_NOT_FOUND,
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListDeliveries(context.Context, *ListDeliveriesRequest) (*ListDeliveriesResponse, error)
-	// RetryDelivery queues a delivery that was not accepted for an attempt at once.
-	// Errors: not_found DELIVERY_NOT_FOUND, failed_precondition DELIVERY_SENT.
+	// RetryDelivery queues a delivery that was not accepted for an attempt at once,
+	// before what else waits, except for earlier events of the same account.
+	// Errors: not_found DELIVERY_NOT_FOUND or WEBHOOK_NOT_FOUND, failed_precondition
+	// DELIVERY_SENT or WEBHOOK_DISABLED.
 	RetryDelivery(context.Context, *RetryDeliveryRequest) (*RetryDeliveryResponse, error)
 	// ReplayEvents queues stored events for an endpoint again. Errors: not_found
 	// WEBHOOK_NOT_FOUND, invalid_argument EVENT_TYPE_UNKNOWN, failed_precondition

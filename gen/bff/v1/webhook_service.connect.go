@@ -166,16 +166,19 @@ type WebhookServiceClient interface {
 	// sign as well for 24 hours. Errors: not_found WEBHOOK_NOT_FOUND,
 	// resource_exhausted TOO_MANY_WEBHOOK_SECRETS.
 	RotateSecret(context.Context, *RotateSecretRequest) (*RotateSecretResponse, error)
-	// SendTest queues an event of the type webhook.test for one endpoint. Errors:
-	// not_found WEBHOOK_NOT_FOUND, failed_precondition WEBHOOK_DISABLED.
+	// SendTest queues an event of the type webhook.test for one endpoint. A pause
+	// after failures ends. Errors: not_found WEBHOOK_NOT_FOUND,
+	// failed_precondition WEBHOOK_DISABLED.
 	SendTest(context.Context, *SendTestRequest) (*SendTestResponse, error)
 	// ListDeliveries returns one page of an endpoint's deliveries of the last 30
 	// days, the newest first. Errors: not_found WEBHOOK_NOT_FOUND, invalid_argument
 	// PAGE_TOKEN_INVALID.
 	ListDeliveries(context.Context, *ListDeliveriesRequest) (*ListDeliveriesResponse, error)
 	// RetryDelivery queues a delivery that was not accepted, such as a dead letter,
-	// for an attempt at once. Errors: not_found DELIVERY_NOT_FOUND,
-	// failed_precondition DELIVERY_SENT.
+	// for an attempt at once, before what else waits, except for earlier events of
+	// the same user. A pause after failures ends. Errors: not_found
+	// DELIVERY_NOT_FOUND or WEBHOOK_NOT_FOUND, failed_precondition DELIVERY_SENT or
+	// WEBHOOK_DISABLED.
 	RetryDelivery(context.Context, *RetryDeliveryRequest) (*RetryDeliveryResponse, error)
 	// ReplayEvents queues stored events for an endpoint again, at most 10,000 a
 	// call. Events are stored for 30 days, if an endpoint wanted their type. Errors:
@@ -240,16 +243,19 @@ type WebhookServiceHandler interface {
 	// sign as well for 24 hours. Errors: not_found WEBHOOK_NOT_FOUND,
 	// resource_exhausted TOO_MANY_WEBHOOK_SECRETS.
 	RotateSecret(context.Context, *RotateSecretRequest) (*RotateSecretResponse, error)
-	// SendTest queues an event of the type webhook.test for one endpoint. Errors:
-	// not_found WEBHOOK_NOT_FOUND, failed_precondition WEBHOOK_DISABLED.
+	// SendTest queues an event of the type webhook.test for one endpoint. A pause
+	// after failures ends. Errors: not_found WEBHOOK_NOT_FOUND,
+	// failed_precondition WEBHOOK_DISABLED.
 	SendTest(context.Context, *SendTestRequest) (*SendTestResponse, error)
 	// ListDeliveries returns one page of an endpoint's deliveries of the last 30
 	// days, the newest first. Errors: not_found WEBHOOK_NOT_FOUND, invalid_argument
 	// PAGE_TOKEN_INVALID.
 	ListDeliveries(context.Context, *ListDeliveriesRequest) (*ListDeliveriesResponse, error)
 	// RetryDelivery queues a delivery that was not accepted, such as a dead letter,
-	// for an attempt at once. Errors: not_found DELIVERY_NOT_FOUND,
-	// failed_precondition DELIVERY_SENT.
+	// for an attempt at once, before what else waits, except for earlier events of
+	// the same user. A pause after failures ends. Errors: not_found
+	// DELIVERY_NOT_FOUND or WEBHOOK_NOT_FOUND, failed_precondition DELIVERY_SENT or
+	// WEBHOOK_DISABLED.
 	RetryDelivery(context.Context, *RetryDeliveryRequest) (*RetryDeliveryResponse, error)
 	// ReplayEvents queues stored events for an endpoint again, at most 10,000 a
 	// call. Events are stored for 30 days, if an endpoint wanted their type. Errors:

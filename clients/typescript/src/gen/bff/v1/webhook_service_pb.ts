@@ -1723,8 +1723,9 @@ export const WebhookService: GenService<{
     output: typeof RotateSecretResponseSchema;
   },
   /**
-   * SendTest queues an event of the type webhook.test for one endpoint. Errors:
-   * not_found WEBHOOK_NOT_FOUND, failed_precondition WEBHOOK_DISABLED.
+   * SendTest queues an event of the type webhook.test for one endpoint. A pause
+   * after failures ends. Errors: not_found WEBHOOK_NOT_FOUND,
+   * failed_precondition WEBHOOK_DISABLED.
    *
    * @generated from rpc bff.v1.WebhookService.SendTest
    */
@@ -1747,8 +1748,10 @@ export const WebhookService: GenService<{
   },
   /**
    * RetryDelivery queues a delivery that was not accepted, such as a dead letter,
-   * for an attempt at once. Errors: not_found DELIVERY_NOT_FOUND,
-   * failed_precondition DELIVERY_SENT.
+   * for an attempt at once, before what else waits, except for earlier events of
+   * the same user. A pause after failures ends. Errors: not_found
+   * DELIVERY_NOT_FOUND or WEBHOOK_NOT_FOUND, failed_precondition DELIVERY_SENT or
+   * WEBHOOK_DISABLED.
    *
    * @generated from rpc bff.v1.WebhookService.RetryDelivery
    */
