@@ -15,20 +15,12 @@ import (
 const endGrace = 2 * time.Second
 
 // ListenEvents implements bffv1.WebhookServiceHandler. The hub of live streams bounds it and
-// ends it, as any stream of the caller's session.
+// ends it, as any stream of the caller's session. The first event of the hub begins the stream
+// of auth, which keeps a listener for a while: a refusal by the hub leaves none.
 func (s *Service) ListenEvents(ctx context.Context, req *bffv1.ListenEventsRequest, stream bffv1.WebhookServiceListenEventsServerStream) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	events, err := s.Webhooks.ListenEvents(ctx, &authv1.ListenEventsRequest{Types: req.GetTypes(), ListenerId: req.GetListenerId(), Origin: s.ClientInfo(ctx)})
-	if err != nil {
-		return s.Public(ctx, err)
-	}
-	defer func() { _ = events.Close() }()
-	first, err := events.Receive()
-	if err != nil {
-		return s.Public(ctx, err)
-	}
-	listener := first.GetListenerId()
+	listener := req.GetListenerId()
 	var sending sync.Mutex
 	send := func(message *bffv1.ListenEventsResponse) error {
 		sending.Lock()
@@ -36,21 +28,20 @@ func (s *Service) ListenEvents(ctx context.Context, req *bffv1.ListenEventsReque
 		message.ListenerId = listener
 		return stream.Send(message)
 	}
-	received := make(chan struct{})
-	go func() {
-		defer close(received)
-		for {
-			message, err := events.Receive()
-			if err == nil {
-				err = send(&bffv1.ListenEventsResponse{Message: &bffv1.ListenEventsResponse_Event{Event: &bffv1.Event{EventId: message.GetEventId(), Body: message.GetBody()}}})
-			}
+	var received chan struct{} // closed when the stream of auth has ended
+	err := s.Live.Watch(ctx, s.Caller(ctx), "", func(event watch.Event) error {
+		if received == nil && event.Ended == nil {
+			events, id, err := s.openListener(ctx, req)
 			if err != nil {
-				cancel(err)
-				return
+				return s.Public(ctx, err)
 			}
+			listener, received = id, make(chan struct{})
+			go func() {
+				defer close(received)
+				defer func() { _ = events.Close() }()
+				cancel(relay(events, send))
+			}()
 		}
-	}()
-	err = s.Live.Watch(ctx, s.Caller(ctx), "", func(event watch.Event) error {
 		message := &bffv1.ListenEventsResponse{}
 		switch {
 		case event.Ended != nil:
@@ -62,6 +53,9 @@ func (s *Service) ListenEvents(ctx context.Context, req *bffv1.ListenEventsReque
 		}
 		return send(message)
 	})
+	if received == nil {
+		return err
+	}
 	lost := context.Cause(ctx)
 	cancel(nil)
 	select {
@@ -74,4 +68,31 @@ func (s *Service) ListenEvents(ctx context.Context, req *bffv1.ListenEventsReque
 		return s.Public(ctx, lost)
 	}
 	return err
+}
+
+// openListener opens the stream of auth, and returns the id of its listener.
+func (s *Service) openListener(ctx context.Context, req *bffv1.ListenEventsRequest) (events authv1.WebhookServiceListenEventsClientStream, id string, err error) {
+	events, err = s.Webhooks.ListenEvents(ctx, &authv1.ListenEventsRequest{Types: req.GetTypes(), ListenerId: req.GetListenerId(), Origin: s.ClientInfo(ctx)})
+	if err != nil {
+		return events, "", err
+	}
+	first, err := events.Receive()
+	if err != nil {
+		_ = events.Close()
+		return events, "", err
+	}
+	return events, first.GetListenerId(), nil
+}
+
+// relay sends the events of auth until one of the streams ends, and returns why.
+func relay(events authv1.WebhookServiceListenEventsClientStream, send func(*bffv1.ListenEventsResponse) error) error {
+	for {
+		message, err := events.Receive()
+		if err == nil {
+			err = send(&bffv1.ListenEventsResponse{Message: &bffv1.ListenEventsResponse_Event{Event: &bffv1.Event{EventId: message.GetEventId(), Body: message.GetBody()}}})
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
