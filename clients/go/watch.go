@@ -15,12 +15,17 @@ import (
 const (
 	firstWatchDelay = 250 * time.Millisecond
 	lastWatchDelay  = 15 * time.Second
+	// longestSilence is how long a stream may send nothing until its connection counts as
+	// lost. The gateway sends an event every 15 s.
+	longestSilence = 30 * time.Second
 )
 
 // WatchMe calls changed whenever the signed-in person's own data may have changed, and at
 // the beginning, until ctx ends or the session does. It opens the stream again when it
-// ends, resumes without a gap, and refreshes the tokens when that is due. It returns the
-// error of changed or of ctx, or unauthenticated when the session has ended.
+// ends or sends nothing for 30 s, resumes without a gap, and refreshes the tokens when that
+// is due. It returns the error of changed or of ctx, or the gateway's refusal:
+// unauthenticated when the session has ended, permission_denied when the caller may not
+// watch. A refusal by a proxy, which has no reason, does not end it.
 func (c *Client) WatchMe(ctx context.Context, changed func(*bffv1.WatchMeResponse) error) error {
 	return watching[*bffv1.WatchMeResponse]{
 		refresh: c.Refresh, changed: changed,
@@ -68,26 +73,23 @@ type watching[E event] struct {
 func (w watching[E]) run(ctx context.Context) error {
 	cursor, failures := "", 0
 	for {
-		refresh, err := w.once(ctx, &cursor, &failures)
+		renewed, err := w.once(ctx, &cursor, &failures)
 		if stopped, ok := errors.AsType[stopWatching](err); ok {
 			return stopped.error
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		reason := Reason(err)
-		switch {
-		case connect.CodeOf(err) == connect.CodeUnauthenticated && err != nil && reason != "TOKEN_EXPIRED" && reason != "TOKEN_STALE":
+		if renewed {
+			continue
+		}
+		if isRefused(err) {
 			return err
-		case connect.CodeOf(err) == connect.CodePermissionDenied && err != nil:
-			return err
-		case refresh || reason == "TOKEN_EXPIRED" || reason == "TOKEN_STALE":
-			if failure := w.refresh(ctx); connect.CodeOf(failure) == connect.CodeUnauthenticated && failure != nil {
+		}
+		if fixedByRefresh[Reason(err)] {
+			if failure := w.refresh(ctx); isRefused(failure) {
 				return failure
 			}
-		}
-		if refresh {
-			continue
 		}
 		if !waitToWatch(ctx, err, failures) {
 			return ctx.Err()
@@ -96,20 +98,38 @@ func (w watching[E]) run(ctx context.Context) error {
 	}
 }
 
+// isRefused reports whether the gateway refuses the caller, so that it would refuse another
+// stream too. An error without a reason is a proxy's.
+func isRefused(err error) bool {
+	reason := Reason(err)
+	switch connect.CodeOf(err) {
+	case connect.CodeUnauthenticated:
+		return reason == sessionEnded || reason != "" && !fixedByRefresh[reason]
+	case connect.CodePermissionDenied:
+		return reason != ""
+	}
+	return false
+}
+
 // stopWatching is an error of the function that receives the changes.
 type stopWatching struct{ error }
 
-// once reads one stream, and reports whether it asked for a refresh.
-func (w watching[E]) once(ctx context.Context, cursor *string, failures *int) (refresh bool, err error) {
+// once reads one stream, and reports whether another one may follow at once, with new
+// tokens. A stream whose tokens cannot be replaced yet is read until it ends.
+func (w watching[E]) once(ctx context.Context, cursor *string, failures *int) (renewed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	silence := time.AfterFunc(longestSilence, cancel)
+	defer silence.Stop()
 	events, err := w.open(ctx, *cursor)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = events.Close() }()
 	for {
+		silence.Reset(longestSilence)
 		event, err := events.Receive()
+		silence.Stop() // changed may take as long as it wants
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = nil
@@ -126,7 +146,7 @@ func (w watching[E]) once(ctx context.Context, cursor *string, failures *int) (r
 			}
 		}
 		*cursor = event.GetCursor()
-		if event.GetRefreshDue() != nil {
+		if event.GetRefreshDue() != nil && w.refresh(ctx) == nil {
 			return true, nil
 		}
 	}

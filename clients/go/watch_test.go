@@ -1,9 +1,13 @@
 package gatehouse_test
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,5 +131,42 @@ func TestWatchUsersTellsWhoChangedUntilTheRoleIsLost(t *testing.T) {
 		}
 	case <-time.After(30 * time.Second):
 		t.Error("it goes on after the loss of the role")
+	}
+}
+
+// proxy refuses the first live streams as a proxy does: with a status, and without a reason.
+type proxy struct {
+	refused atomic.Int32
+	status  []int
+}
+
+func (p *proxy) Do(request *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(request.URL.Path, "/WatchMe") {
+		if n := int(p.refused.Add(1)); n <= len(p.status) {
+			header := http.Header{"Content-Type": {"text/html"}}
+			return &http.Response{StatusCode: p.status[n-1], Header: header, Body: io.NopCloser(strings.NewReader("<h1>Sign in to the Wi-Fi</h1>")), Request: request}, nil
+		}
+	}
+	return http.DefaultClient.Do(request)
+}
+
+func TestAProxysRefusalDoesNotEndTheWatch(t *testing.T) {
+	t.Parallel()
+	between := &proxy{status: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusUnauthorized}}
+	client, err := gatehouse.New(gatehouse.Config{URL: gatewayURL, HTTPClient: between})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Auth.Register(t.Context(), &bffv1.RegisterRequest{Email: strings.ToLower(t.Name()) + "@example.com", Password: "correct horse battery"}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	told := errors.New("told")
+	if err := client.WatchMe(ctx, func(*bffv1.WatchMeResponse) error { return told }); !errors.Is(err, told) {
+		t.Errorf("WatchMe returned %v, want the error of its function", err)
+	}
+	if n := between.refused.Load(); n != 4 {
+		t.Errorf("%d streams were opened, want 4", n)
 	}
 }
