@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ type webhookCommands struct {
 }
 
 type webhookListenCommand struct {
-	Email   string   `arg:"" placeholder:"EMAIL" help:"Sign in as this administrator. The password and the code of the authenticator app are read from the terminal, or as two lines of the standard input."`
+	Email   string   `arg:"" placeholder:"EMAIL" help:"Sign in as this administrator. The password and the code of the authenticator app, or a recovery code, are read from the terminal, or as two lines of the standard input."`
 	URL     string   `name:"url" default:"http://localhost:8001" placeholder:"URL" help:"Call the gateway at this URL."`
 	Types   []string `placeholder:"TYPE,…" help:"Print events of these types only; all if empty."`
 	Forward string   `placeholder:"URL" help:"Send each event to this URL as well, such as http://localhost:3000/hooks, signed with a secret that is printed first."`
@@ -88,13 +89,11 @@ func (l *listener) signIn(ctx context.Context) error {
 		l.tokens = response.GetSignedIn().GetTokens()
 		return errors.New("webhooks need a session of level 2: add an authenticator app to the account, then repeat this")
 	}
-	code, err := l.ask("Code of the authenticator app: ")
-	if err != nil {
+	request := &bffv1.CompleteLoginRequest{ChallengeToken: challenge.GetToken()}
+	if err := l.prove(request, challenge.GetMethods()); err != nil {
 		return err
 	}
-	completed, err := l.auth.CompleteLogin(ctx, &bffv1.CompleteLoginRequest{
-		ChallengeToken: challenge.GetToken(), Proof: &bffv1.CompleteLoginRequest_TotpCode{TotpCode: code},
-	})
+	completed, err := l.auth.CompleteLogin(ctx, request)
 	if err != nil {
 		return err
 	}
@@ -102,6 +101,21 @@ func (l *listener) signIn(ctx context.Context) error {
 		return errors.New("the account owes another proof: sign in on the pages first")
 	}
 	return nil
+}
+
+// prove asks for a proof that a terminal can take, and adds it to a request.
+func (l *listener) prove(request *bffv1.CompleteLoginRequest, methods []string) error {
+	switch {
+	case slices.Contains(methods, "totp"):
+		code, err := l.ask("Code of the authenticator app: ")
+		request.Proof = &bffv1.CompleteLoginRequest_TotpCode{TotpCode: code}
+		return err
+	case slices.Contains(methods, "recovery_code"):
+		code, err := l.ask("Recovery code, because a terminal cannot use a passkey: ")
+		request.Proof = &bffv1.CompleteLoginRequest_RecoveryCode{RecoveryCode: code}
+		return err
+	}
+	return errors.New("the account has no second factor that a terminal can use: add an authenticator app to it, then repeat this")
 }
 
 // ask reads a line, unseen on a terminal.
@@ -148,14 +162,15 @@ func (l *listener) listen(ctx context.Context) error {
 			return fmt.Errorf("listen to events: %w", err)
 		}
 		switch reason := ended.GetReason(); reason {
-		case "SERVER_STOPPING", "SERVICE_UNAVAILABLE":
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(max(ended.GetRetryDelay().AsDuration(), time.Second)):
-			}
-		default:
+		case "SESSION_ENDED":
 			return fmt.Errorf("the stream has ended: %s", reason)
+		case "STREAM_TOO_SLOW":
+			fmt.Fprintln(l.out, "The stream has ended because events were not read in time. It is opened again.")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(max(ended.GetRetryDelay().AsDuration(), time.Second)):
 		}
 	}
 }
@@ -166,8 +181,8 @@ func isStale(reason string) bool {
 }
 
 // endOf returns the end of a stream that an error means, if another stream may follow: the
-// gateway is unavailable or wants another token, or its connection broke after the first
-// stream began.
+// gateway is unavailable or wants another token, or its connection broke or was read too
+// slowly after the first stream began.
 func (l *listener) endOf(ctx context.Context, err error, id string) (*bffv1.Ended, error) {
 	reason := fault.Reason(err)
 	delay, _ := fault.RetryDelay(err)
@@ -181,6 +196,8 @@ func (l *listener) endOf(ctx context.Context, err error, id string) (*bffv1.Ende
 		return nil, err
 	case connect.CodeOf(err) == connect.CodeUnavailable:
 		return &bffv1.Ended{Reason: "SERVICE_UNAVAILABLE", RetryDelay: durationpb.New(delay)}, nil
+	case connect.CodeOf(err) == connect.CodeResourceExhausted && reason != "TOO_MANY_WEBHOOKS" && id != "": // too slow, or the stream before still counts
+		return &bffv1.Ended{Reason: reason, RetryDelay: durationpb.New(delay)}, nil
 	case isStale(reason):
 		return &bffv1.Ended{Reason: reason}, nil
 	}
@@ -200,8 +217,12 @@ func (l *listener) stream(ctx context.Context, id *string) (*bffv1.Ended, error)
 		if err != nil {
 			return l.endOf(ctx, err, *id)
 		}
-		if *id == "" {
+		switch *id {
+		case "":
 			fmt.Fprintln(l.out, "Listening.")
+		case message.GetListenerId():
+		default:
+			fmt.Fprintln(l.out, "Events may be missing: there was no stream for more than a minute.")
 		}
 		*id = message.GetListenerId()
 		switch {
