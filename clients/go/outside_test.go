@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +57,33 @@ func TestAProgramOutsideTheRepositoryUsesTheClient(t *testing.T) {
 	}
 	if modules := run("go", "list", "-m", "all"); strings.Contains(modules, "gatehouse\n") || strings.Contains(modules, "connectrpc.com/vanguard") {
 		t.Errorf("the program depends on the server's module:\n%s", modules)
+	}
+}
+
+// The README lists them without Refresh, whose key is that of the session.
+func TestTheReadmeNamesTheKeyedMethods(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := regexp.MustCompile("The client adds a key to (.*), unless").FindSubmatch(readme)
+	if list == nil {
+		t.Fatal("the README does not name the methods to which the client adds a key")
+	}
+	var got, want []string
+	for _, name := range regexp.MustCompile("`([A-Za-z]+)`").FindAllSubmatch(list[1], -1) {
+		got = append(got, string(name[1]))
+	}
+	for procedure := range gatehouse.Keyed {
+		if procedure != bffv1.AuthServiceRefreshProcedure {
+			want = append(want, path.Base(procedure))
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the README names %v, want %v", got, want)
 	}
 }
 

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { AccountService, AuthService, reasons, UserService, WebhookService } from "../src/index.js";
 import { keyed } from "../src/retry.js";
+import * as server from "../src/server/index.js";
 import { needsNoSession } from "../src/signin.js";
 
 const root = new URL("../../../", import.meta.url);
@@ -38,6 +39,19 @@ const policy = new Map(
 test.each(methods.map((method) => [`${method.parent.typeName}/${method.name}`, method] as const))("%s is treated as its policy says", (name, method) => {
   const call = { method, service: method.parent } as unknown as Parameters<typeof needsNoSession>[0];
   expect({ anyone: needsNoSession(call), takesKey: keyed.has(`${method.parent.typeName}/${method.name}`) }).toEqual(policy.get(name));
+});
+
+const readme = readFileSync(new URL("clients/typescript/README.md", root), "utf8");
+
+test("the README names the methods that get an Idempotency-Key", () => {
+  const [, list] = /It adds a key to (.*), unless/.exec(readme) ?? [];
+  const named = [...(list ?? "").matchAll(/`(\w+)`/g)].map(([, name]) => name);
+  const added = methods.filter(({ parent, name }) => name !== "Refresh" && keyed.has(`${parent.typeName}/${name}`));
+  expect(named.sort()).toEqual(added.map(({ localName }) => localName).sort());
+});
+
+test("the README names what the client has for scripts and for servers", () => {
+  expect(["apiKey", ...Object.keys(server)].filter((name) => !/Error$/.test(name) && !readme.includes(name))).toEqual([]);
 });
 
 test("the schema has the policy's methods", () => {
