@@ -197,7 +197,7 @@ test("two tabs of an administrator share one stream of the changes of users", as
   expect(streams).toBe(1);
 });
 
-test("each tab of a person who may not watch users is told so", async () => {
+test("each tab of a person who may not watch users learns of it", async () => {
   let streams = 0;
   context.on("request", (request) => {
     if (request.url().endsWith("/WatchUsers") && request.method() === "POST") streams++;
