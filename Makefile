@@ -78,8 +78,8 @@ check-containers:
 check-kubernetes:
 	scripts/kubernetes.sh
 
-# Breaks each part of two of everything in turn, under load: six minutes. Needs Postgres,
-# PgBouncer, Redis and HAProxy, and as root also fills a disk.
+# Breaks each part of two of everything in turn, under load: nine minutes. Needs Postgres,
+# PgBouncer, Redis, HAProxy and keepalived, and as root also fills a disk and moves addresses.
 check-cluster:
 	GATEHOUSE_TEST_REQUIRE=all go test -v -tags cluster -count=1 -timeout 10m ./e2e/cluster
 

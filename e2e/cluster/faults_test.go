@@ -3,9 +3,11 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,44 +27,100 @@ type fault struct {
 	// cuts says that callers' own connections break: those to HAProxy. It also ends a
 	// connection without an answer if the gateway is killed while it has a call, unless
 	// that is the first one of the connection.
-	cuts          bool
-	breaks, fixes func(t *testing.T)
+	cuts bool
+	// lasts is how long it lasts, unless it is zero: longer than usual.
+	lasts time.Duration
+	// before, unless it is nil, waits until it may begin.
+	before, breaks, fixes func(t *testing.T)
+	// outcome is one that some calls must have, or the fault has hit nothing; answered for none.
+	outcome outcome
+	// reads is who must have answered some of the reads that the standby may answer; empty
+	// for anybody. Nobody asks the standby if promoted is set: it is none any more.
+	reads    string
+	promoted bool
 	// notRun is the reason why the machine cannot run it, or empty.
 	notRun string
 }
 
-// faults returns what breaks, in this order. The failover is the last one: after it there is
-// no standby.
+// faults returns what breaks, in this order. The last ones are the failover, from which on
+// there is no standby, and the return of the lost machine.
 func (c *cluster) faults() []fault {
 	var all []fault
-	for _, role := range []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff} {
-		all = append(all, c.roleFaults(role)...)
+	for i, role := range []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff} {
+		all = append(all, c.roleFaults(role, i)...)
 	}
-	all = append(all,
-		fault{name: "kill -9 HAProxy, one of two", spare: true, cuts: true, breaks: func(*testing.T) { c.fronts[0].kill() }, fixes: func(t *testing.T) { c.fronts[0].start(t, c.fronts[0].address) }},
-	)
+	all = append(all, c.frontFaults()...)
 	all = append(all, programFaults("Redis", &c.redis, c.redisAddress, syscall.SIGTERM, true)...)
 	all = append(all, programFaults("PgBouncer of the primary", &c.primary.bouncer, c.primary.pooled, syscall.SIGTERM, false)...)
+	for _, f := range programFaults("PgBouncer of the standby", &c.standby.bouncer, c.standby.pooled, syscall.SIGTERM, true) {
+		f.graceful, f.reads = true, primaryFailed
+		all = append(all, f)
+	}
+	// Commits wait meanwhile, so hardly anybody gets to read.
 	all = append(all, programFaults("standby", &c.standby.postgres, c.standby.address, syscall.SIGINT, false)...)
+	all = append(all, c.lateStandby())
 	all = append(all, programFaults("primary, started again", &c.primary.postgres, c.primary.address, syscall.SIGINT, false)...)
-	return append(all, c.readOnly(), c.diskFull(), c.failover())
+	return append(all, c.readOnly(), c.diskFull(), c.failover(), c.rejoin())
 }
 
-// roleFaults are those of one of the two copies of a role.
-func (c *cluster) roleFaults(role string) []fault {
-	first, second := c.roles[0], c.roles[1]
+// roleFaults are those of one of the two copies of a role: now the first, now the second.
+func (c *cluster) roleFaults(role string, from int) []fault {
+	one := func(i int) (*harness.System, string) {
+		i = (from + i) % 2
+		return c.roles[i], fmt.Sprintf("%s %d of 2", role, i+1)
+	}
+	killed, kill := one(0)
+	ended, end := one(1)
+	frozen, freeze := one(2)
 	start := func(s *harness.System) func(*testing.T) { return func(t *testing.T) { s.Start(t, role) } }
 	send := func(s *harness.System, signal syscall.Signal) func(*testing.T) {
 		return func(*testing.T) { _ = s.Processes[role].Cmd.Process.Signal(signal) }
 	}
 	return []fault{
-		{name: "kill -9 " + role + ", one of two", spare: true, cuts: role == harness.RoleBff, breaks: func(*testing.T) { first.Processes[role].Kill() }, fixes: start(first)},
-		{name: "SIGTERM " + role + ", one of two", spare: true, graceful: true, breaks: func(t *testing.T) {
-			send(first, syscall.SIGTERM)(t)
-			first.Processes[role].Wait(t)
-		}, fixes: start(first)},
-		{name: "SIGSTOP " + role + ", one of two", spare: true, breaks: send(second, syscall.SIGSTOP), fixes: send(second, syscall.SIGCONT)},
+		{name: "kill -9 " + kill, spare: true, cuts: role == harness.RoleBff, breaks: func(*testing.T) { killed.Processes[role].Kill() }, fixes: start(killed)},
+		{name: "SIGTERM " + end, spare: true, graceful: true, breaks: func(t *testing.T) {
+			send(ended, syscall.SIGTERM)(t)
+			ended.Processes[role].Wait(t)
+		}, fixes: start(ended)},
+		{name: "SIGSTOP " + freeze, spare: true, breaks: send(frozen, syscall.SIGSTOP), fixes: send(frozen, syscall.SIGCONT)},
 	}
+}
+
+// frontFaults are those of one of the two load balancers, which are stopped and get a new
+// file as the guide advises. A frozen one still accepts connections. If it is frozen for
+// longer than its callers wait, it is not continued, as the guide advises: it would send the
+// requests of callers that have left and have refreshed their session many times since.
+func (c *cluster) frontFaults() []fault {
+	first, second := &c.fronts[0], &c.fronts[1]
+	start := func(f *front) func(*testing.T) { return func(t *testing.T) { f.start(t, f.address) } }
+	return []fault{
+		{name: "kill -9 HAProxy 1 of 2", spare: true, cuts: true, breaks: func(*testing.T) { first.kill() }, fixes: start(first)},
+		{name: "SIGUSR1 HAProxy 2 of 2", spare: true, graceful: true, breaks: func(t *testing.T) { second.stop(t, syscall.SIGUSR1) }, fixes: start(second)},
+		{name: "SIGUSR2 (reload) HAProxy 1 of 2", spare: true, graceful: true, breaks: first.reload, fixes: func(*testing.T) {}},
+		{name: "SIGSTOP HAProxy 2 of 2", spare: true,
+			breaks: func(*testing.T) { second.signal(syscall.SIGSTOP) }, fixes: func(*testing.T) { second.signal(syscall.SIGCONT) }},
+		{name: "SIGSTOP HAProxy 1 of 2, started again", spare: true, lasts: callLimit + 2*time.Second, outcome: timedOut,
+			breaks: func(*testing.T) { first.signal(syscall.SIGSTOP) }, fixes: func(t *testing.T) {
+				first.kill()
+				first.start(t, first.address)
+			}},
+	}
+}
+
+// reload lets HAProxy read its file again, as systemctl reload does: a new worker takes the
+// new connections.
+func (f *front) reload(t *testing.T) {
+	t.Helper()
+	before := childrenOf(f.cmd.Process.Pid)
+	f.signal(syscall.SIGUSR2)
+	harness.Eventually(t, 30*time.Second, "a new worker of HAProxy", func() error {
+		for _, worker := range childrenOf(f.cmd.Process.Pid) {
+			if !slices.Contains(before, worker) {
+				return nil
+			}
+		}
+		return errors.New(f.tail())
+	})
 }
 
 // programFaults are those of a program, which ends in good order by a signal.
@@ -73,6 +131,15 @@ func programFaults(name string, p *program, address string, ends syscall.Signal,
 		{name: "stop " + name, spare: spare, breaks: func(t *testing.T) { p.stop(t, ends) }, fixes: start},
 		{name: "SIGSTOP " + name, spare: spare, breaks: func(*testing.T) { p.signal(syscall.SIGSTOP) }, fixes: func(*testing.T) { p.signal(syscall.SIGCONT) }},
 	}
+}
+
+// lateStandby is a standby that receives the log, so that commits succeed, and does not
+// replay it. It must not answer reads meanwhile.
+func (c *cluster) lateStandby() fault {
+	replay := func(what string) func(t *testing.T) {
+		return func(t *testing.T) { execute(t, c.standby.url("postgres"), "SELECT pg_wal_replay_"+what+"()") }
+	}
+	return fault{name: "standby does not replay", spare: true, graceful: true, reads: primaryBehind, breaks: replay("pause"), fixes: replay("resume")}
 }
 
 // readOnly is a primary that takes no writes for a while, with its sessions kept open, as
@@ -125,18 +192,32 @@ func fill(path string) error {
 	return os.Remove(path + " more")
 }
 
-// failover loses the machine of the primary for good and promotes the standby.
+// failover loses the machine of the primary and promotes the standby. It waits first until
+// the standby answers reads, which nobody asks it for afterwards.
 func (c *cluster) failover() fault {
-	return fault{name: "machine of the primary lost, failover", breaks: func(*testing.T) {
+	return fault{name: "machine of the primary lost, failover", promoted: true, before: c.untilStandbyReads, breaks: func(*testing.T) {
 		c.primary.bouncer.kill()
 		c.primary.postgres.kill()
 	}, fixes: func(t *testing.T) {
-		c.owner = c.standby.url("gatehouse")
-		execute(t, c.standby.url("postgres"), "SELECT pg_promote(true, 60)")
+		c.primary, c.standby = c.standby, c.primary
+		c.owner = c.primary.url("gatehouse")
+		execute(t, c.primary.url("postgres"), "SELECT pg_promote(true, 60)")
 		harness.Eventually(t, 30*time.Second, "the standby takes writes", func() error {
 			return expect(c.owner, "SELECT pg_is_in_recovery()::int", 0)
 		})
 	}}
+}
+
+// rejoin makes the lost machine the standby of the new primary, on the new timeline. The
+// services' settings stay as they are.
+func (c *cluster) rejoin() fault {
+	return fault{name: "lost machine is the standby", spare: true, graceful: true, reads: byStandby, breaks: func(t *testing.T) {
+		if err := os.RemoveAll(c.standby.data()); err != nil {
+			t.Fatal(err)
+		}
+		c.standby.makeStandby(t, c.primary)
+		c.standby.bouncer.start(t, c.standby.pooled)
+	}, fixes: c.untilStandbyReads}
 }
 
 // row is a line of the table.
@@ -144,8 +225,11 @@ type row struct {
 	fault  string
 	counts [outcomes]int
 	healed time.Duration
-	notRun string
-	wrongs []string
+	// onStandby and onPrimary are the reads that the standby may answer, by who did.
+	onStandby, onPrimary int
+	notRun               string
+	wrongs               []string
+	from, to             time.Time
 }
 
 const (
@@ -166,7 +250,11 @@ func (f fault) run(t *testing.T, c *cluster, all *crowd) row {
 	if f.notRun != "" {
 		return r
 	}
+	if f.before != nil {
+		f.before(t)
+	}
 	t.Logf("%s %s", time.Now().Format("15:04:05.000"), f.name)
+	before := c.readsNow(t)
 	held := c.holdUp(t)
 	begun := time.Now()
 	f.breaks(t)
@@ -174,26 +262,54 @@ func (f fault) run(t *testing.T, c *cluster, all *crowd) row {
 	if f.spare {
 		lasts = lastsBesideSpare
 	}
-	time.Sleep(max(0, lasts-time.Since(begun))) // the fault lasts that long
+	time.Sleep(max(f.lasts, lasts) - time.Since(begun)) // the fault lasts that long
 	f.fixes(t)
-	fixed := time.Now()
+	fixed, repaired := time.Now(), c.readsNow(t)
 	<-held
-	time.Sleep(healBound + calm) // the observed time
-	end := time.Now()
-	calls := all.between(begun.Add(-heldUp), end)
+	time.Sleep(healBound + calm - time.Since(fixed)) // the observed time
+	r.from, r.to = begun.Add(-heldUp), time.Now()
+	calls := all.between(r.from, r.to)
 	for _, c := range calls {
 		r.counts[c.outcome]++
 		if f.forbids(c) || c.failed() && f.since(c.began, begun, fixed) > healBound {
-			r.wrongs = append(r.wrongs, fmt.Sprintf("%s after the fault, %s after the repair, %s: %s", c.began.Sub(begun), c.began.Sub(fixed), c.method, c.detail))
+			r.wrong("%s after the fault, %s after the repair, %s: %s", c.began.Sub(begun), c.began.Sub(fixed), c.method, c.detail)
 		}
 		if c.failed() {
 			r.healed = max(r.healed, f.since(c.began, begun, fixed))
 		}
 	}
 	if len(calls) < 50 {
-		r.wrongs = append(r.wrongs, fmt.Sprintf("only %d calls were made", len(calls)))
+		r.wrong("only %d calls were made", len(calls))
 	}
+	if f.outcome != answered && r.counts[f.outcome] == 0 {
+		r.wrong("no call was in what broke")
+	}
+	f.countReads(&r, before, repaired, c.readsNow(t))
 	return r
+}
+
+// countReads counts the reads that the standby may answer.
+func (f fault) countReads(r *row, before, repaired, after reads) {
+	by := map[string]int{}
+	for _, service := range readers {
+		for who, n := range after.since(before, service) {
+			if by[who] += n; who == byStandby {
+				r.onStandby += n
+			} else {
+				r.onPrimary += n
+			}
+		}
+		if n := after.since(repaired, service)[byStandby]; f.promoted && n > 0 {
+			r.wrong("the server that was promoted answered %d reads of %s as a standby", n, service)
+		}
+	}
+	if f.reads != "" && by[f.reads] == 0 {
+		r.wrong("the reads that the standby may answer were answered by %v, none by %s", by, f.reads)
+	}
+}
+
+func (r *row) wrong(format string, args ...any) {
+	r.wrongs = append(r.wrongs, fmt.Sprintf(format, args...))
 }
 
 // since is the time between a failed call and the moment from which calls should succeed:
@@ -214,10 +330,12 @@ func (f fault) forbids(c call) bool {
 	return c.outcome == wrong || c.outcome == lost && !f.cuts || c.outcome == timedOut && !strings.HasPrefix(f.name, "SIGSTOP") || c.failed() && f.graceful
 }
 
-// table is the result, a line for each fault.
+// table is the result, a line for each fault. The columns standby and primary are the reads
+// that the standby may answer, by who did.
 func table(rows []row) string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%-42s %6s %6s %6s %6s %6s %8s %5s %8s %6s\n", "fault", "calls", "ok", "partly", "503", "queue", "deadline", "lost", "healed", "wrong")
+	fmt.Fprintf(&text, "%-42s %6s %6s %6s %6s %6s %8s %5s %8s %8s %8s %6s\n", "fault", "calls", "ok", "partly", "503", "queue",
+		"deadline", "lost", "healed", "standby", "primary", "wrong")
 	for _, r := range rows {
 		if r.notRun != "" {
 			fmt.Fprintf(&text, "%-42s not run: %s\n", r.fault, r.notRun)
@@ -227,8 +345,8 @@ func table(rows []row) string {
 		for _, n := range r.counts {
 			calls += n
 		}
-		fmt.Fprintf(&text, "%-42s %6d %6d %6d %6d %6d %8d %5d %7.1fs %6d\n", r.fault, calls, r.counts[answered], r.counts[partly], r.counts[refused],
-			r.counts[queued], r.counts[timedOut], r.counts[lost], r.healed.Seconds(), len(r.wrongs))
+		fmt.Fprintf(&text, "%-42s %6d %6d %6d %6d %6d %8d %5d %7.1fs %8d %8d %6d\n", r.fault, calls, r.counts[answered], r.counts[partly], r.counts[refused],
+			r.counts[queued], r.counts[timedOut], r.counts[lost], r.healed.Seconds(), r.onStandby, r.onPrimary, len(r.wrongs))
 	}
 	return text.String()
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,6 +34,7 @@ const (
 // call is one call in the journal.
 type call struct {
 	began   time.Time
+	ended   time.Time
 	method  string
 	outcome outcome
 	detail  string
@@ -52,6 +54,7 @@ type journal struct {
 func (j *journal) note(c call) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	c.ended = time.Now()
 	j.calls = append(j.calls, c)
 }
 
@@ -76,31 +79,52 @@ type answer struct {
 	detail  string
 }
 
-// client calls the gateways from an address of its own, as a person at home does. If a load
-// balancer refuses the connection, it takes the other one.
+// client calls the gateways from an address of its own, as a person at home does. The name of
+// the service has the addresses of both load balancers. The client takes the second one if
+// the first one refuses the connection or does not accept it within two seconds, as browsers
+// and the libraries of programs do. Once a call has ended by its time limit, it closes the
+// connection and takes the other address first. Only one goroutine uses it.
 type client struct {
 	http    *http.Client
+	h2      bool
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
 	fronts  []string
+	first   atomic.Int32 // the index of the address that the next connection tries first
 	journal *journal
 }
 
 // callLimit is a caller's own time limit: longer than those of all methods.
 const callLimit = 12 * time.Second
 
+// connectLimit is how long a client tries an address before it tries the next one.
+const connectLimit = 2 * time.Second
+
 func newClient(journal *journal, n int, h2 bool, fronts ...string) *client {
-	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(n+1))}, Timeout: 2 * time.Second}
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetHTTP1(!h2)
-	transport.Protocols.SetUnencryptedHTTP2(h2)
-	transport.DialContext = func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
-		for _, front := range fronts {
-			if conn, err = dialer.DialContext(ctx, network, front); err == nil {
-				return conn, nil
-			}
-		}
-		return nil, err
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(n+1))}, Timeout: connectLimit}
+	c := &client{h2: h2, connect: dialer.DialContext, fronts: fronts, journal: journal}
+	c.reconnect()
+	return c
+}
+
+// reconnect leaves the connections that there are.
+func (c *client) reconnect() {
+	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: c.dial}
+	transport.Protocols.SetHTTP1(!c.h2)
+	transport.Protocols.SetUnencryptedHTTP2(c.h2)
+	if c.http != nil {
+		c.http.CloseIdleConnections()
 	}
-	return &client{http: &http.Client{Transport: transport}, fronts: fronts, journal: journal}
+	c.http = &http.Client{Transport: transport}
+}
+
+func (c *client) dial(ctx context.Context, network, _ string) (conn net.Conn, err error) {
+	first := int(c.first.Load())
+	for i := range c.fronts {
+		if conn, err = c.connect(ctx, network, c.fronts[(first+i)%len(c.fronts)]); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
 }
 
 // call calls a method with JSON and notes the outcome. check, unless it is nil, reads a
@@ -112,7 +136,7 @@ func (c *client) call(method, token, key, body string, check func(answer) error)
 			a.outcome, a.detail = wrong, err.Error()
 		}
 	}
-	c.journal.note(call{a.began, method, a.outcome, a.detail})
+	c.journal.note(call{began: a.began, method: method, outcome: a.outcome, detail: a.detail})
 	return a
 }
 
@@ -143,6 +167,8 @@ func (c *client) send(method, token, key, body string) answer {
 		a.outcome, a.detail = lost, err.Error()
 		if errors.Is(err, context.DeadlineExceeded) {
 			a.outcome = timedOut
+			c.first.Add(1)
+			c.reconnect()
 		}
 		return a
 	}

@@ -127,8 +127,6 @@ func (n *node) makeStandby(t *testing.T, primary *node) {
 	run(t, n.postgres.as, []string{"PGPASSWORD=" + ownerPassword}, filepath.Join(binaries(t), "pg_basebackup"),
 		"--dbname=host="+host+" port="+port+" user=postgres application_name=standby", "--pgdata="+n.data(),
 		"--wal-method=stream", "--checkpoint=fast", "--write-recovery-conf", "--no-sync")
-	// As a primary it has no standby, which the copied setting would wait for.
-	n.postgres.args = append(n.postgres.args, "-c", "synchronous_standby_names=")
 	n.postgres.start(t, n.address)
 	execute(t, primary.url("postgres"), "ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()")
 	harness.Eventually(t, 30*time.Second, "the standby is synchronous", func() error {
@@ -193,13 +191,20 @@ func start(t *testing.T) *cluster {
 		args: []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()}}
 	t.Cleanup(c.redis.kill)
 	c.redis.start(t, c.redisAddress)
-	c.roles = harness.NewPair(t, harness.OnDatabase(database), harness.WithDatabaseURLs(c.throughPools(t)),
-		harness.WithSettings("GATEHOUSE_DRAIN=3s", "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1/32", "REDIS_URL=redis://"+c.redisAddress))
+	c.roles = harness.NewPair(t, harness.OnDatabase(database), harness.WithDatabaseURLs(c.throughPools(t)), harness.WithOps(),
+		harness.WithSettings("GATEHOUSE_DRAIN=3s", "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1/32", "REDIS_URL=redis://"+c.redisAddress,
+			"AUTH_READ_DATABASE_URL="+preferStandby(c.standby.address, c.primary.address),
+			"USERS_READ_DATABASE_URL="+preferStandby(c.standby.pooled, c.primary.pooled)))
 	harness.StartCopies(t, c.roles)
 	for i := range c.fronts {
 		c.fronts[i].run(t, c.roles)
 	}
 	return c
+}
+
+// preferStandby is the URL for reads: of auth at Postgres itself, of users through PgBouncer.
+func preferStandby(standby, primary string) string {
+	return "postgres://" + standby + "," + primary + "/gatehouse?target_session_attrs=prefer-standby&sslmode=disable"
 }
 
 // throughPools returns what makes the services' URLs name both PgBouncers and take the one
@@ -222,9 +227,18 @@ func (c *cluster) throughPools(t *testing.T) func(*pgtest.Database) {
 func (f *front) run(t *testing.T, roles [2]*harness.System) {
 	t.Helper()
 	f.address = harness.FreeAddress(t)
+	f.program = haproxy(t, roles, "bind "+f.address, "bind "+harness.FreeAddress(t))
+	t.Cleanup(f.kill)
+	f.start(t, f.address)
+}
+
+// haproxy returns a load balancer before both gateways, with the files of the how-to guide
+// and other lines for its two listeners.
+func haproxy(t *testing.T, roles [2]*harness.System, public, health string) program {
+	t.Helper()
 	dir := t.TempDir()
 	message := filepath.Join(dir, "unavailable.http")
-	text := replaced(t, "deploy/cluster/haproxy.cfg", "bind :8001", "bind "+f.address, "/etc/haproxy/unavailable.http", message,
+	text := replaced(t, "deploy/cluster/haproxy.cfg", "bind :8001", public, "bind 127.0.0.1:8009", health, "/etc/haproxy/unavailable.http", message,
 		"10.0.1.1:8001", roles[0].Roles[harness.RoleBff].Listen, "10.0.1.2:8001", roles[1].Roles[harness.RoleBff].Listen)
 	file := filepath.Join(dir, "haproxy.cfg")
 	answer := replaced(t, "deploy/cluster/unavailable.http")
@@ -235,9 +249,8 @@ func (f *front) run(t *testing.T, roles [2]*harness.System) {
 	if text, err := exec.Command(path, "-c", "-f", file).CombinedOutput(); err != nil {
 		t.Fatalf("check the file of HAProxy: %v: %s", err, text)
 	}
-	f.program = program{name: "HAProxy", path: path, args: []string{"-db", "-f", file}}
-	t.Cleanup(f.kill)
-	f.start(t, f.address)
+	// With a master, as its unit of systemd runs it.
+	return program{name: "HAProxy", path: path, args: []string{"-W", "-f", file}}
 }
 
 // execute runs statements as the owner.
