@@ -78,7 +78,7 @@ check-containers:
 check-kubernetes:
 	scripts/kubernetes.sh
 
-# Breaks each part of two of everything in turn, under load: eight minutes. Needs Postgres,
+# Breaks each part of two of everything in turn, under load: nine minutes. Needs Postgres,
 # PgBouncer, Redis, HAProxy and keepalived, and as root also fills a disk and moves addresses.
 check-cluster:
 	GATEHOUSE_TEST_REQUIRE=all go test -v -tags cluster -count=1 -timeout 10m ./e2e/cluster

@@ -8,6 +8,8 @@
 // where another copy serves, of its repair where there is none. Nobody reads a name that was
 // replaced more than two seconds ago, although a standby answers reads.
 //
+// With -faults HAProxy, only what has that in its name breaks.
+//
 // A second test moves the addresses of the load balancers: a frozen one keeps its callers
 // waiting until its address is another machine's.
 package cluster
