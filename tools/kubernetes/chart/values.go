@@ -134,6 +134,7 @@ var shapes = map[string]object{
 	"networkPolicy.databasePorts":               ports,
 	"networkPolicy.smtpPorts":                   ports,
 	"networkPolicy.redisPorts":                  ports,
+	"networkPolicy.internetPorts":               ports,
 	"monitoring.serviceMonitor.interval":        duration,
 	"monitoring.serviceMonitor.labels":          labels,
 	"monitoring.prometheusRule.labels":          labels,
