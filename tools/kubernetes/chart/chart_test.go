@@ -447,7 +447,6 @@ func TestMistakesInTheValuesAreRefused(t *testing.T) {
 		minimal + "files: {GATEHOUSE_UPSTREAMS: {configMap: upstreams}}":                                "files.GATEHOUSE_UPSTREAMS: add GATEHOUSE_IDENTITY_KEY",
 		minimal + "ingress: {enabled: true}":                                                            "settings.GATEHOUSE_TRUSTED_PROXIES",
 		"settings: {GATEHOUSE_PUBLIC_URL: x, GATEHOUSE_TRUSTED_PROXIES: x}\nhttpRoute: {enabled: true}": "httpRoute.parentRefs",
-		minimal + "fullnameOverride: accounts":                                                          "fullnameOverride: it must contain gatehouse",
 		minimal + "defaults: {resources: {limits: {memory: much}}}":                                     "not a limit of memory",
 		minimal + "defaults: {autoscaling: {enabled: true, cpuPercent: 0}}":                             "autoscaling of auth: set cpuPercent",
 	} {
