@@ -128,6 +128,22 @@ func TestComposeScaleHasTwoOfEach(t *testing.T) {
 			t.Errorf("haproxy.cfg has no %s", want)
 		}
 	}
+	// Clients wait and try again after an answer of HAProxy itself, as after one of Gatehouse.
+	for _, status := range []string{"502", "503", "504"} {
+		file := regexp.MustCompile(`(?m)^    errorfile ` + status + ` (\S+)$`).FindSubmatch(cfg)
+		if file == nil {
+			t.Errorf("haproxy.cfg has no errorfile for %s", status)
+			continue
+		}
+		i := slices.IndexFunc(project.Services["haproxy"].Volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == string(file[1]) })
+		if i < 0 {
+			t.Errorf("haproxy reads %s, which it does not mount", file[1])
+			continue
+		}
+		if answer, err := os.ReadFile(project.Services["haproxy"].Volumes[i].Source); err != nil || !strings.Contains(string(answer), "\nRetry-After: ") {
+			t.Errorf("the answer of HAProxy for %s has no Retry-After (%v): %s", status, err, answer)
+		}
+	}
 	for service, on := range map[string][]string{"schema": {"postgres", "standby"}, "standby": {"postgres"}, "haproxy": {"bff"}} {
 		if got := slices.Sorted(maps.Keys(project.Services[service].DependsOn)); !slices.Equal(got, on) {
 			t.Errorf("%s waits for %q, want %q", service, got, on)
