@@ -104,7 +104,10 @@ func (f composeForm) writeSchema(b *strings.Builder) {
   schema:
     <<: *gatehouse
     pull_policy: build
-    build: .
+    build:
+      context: .
+      # What gatehouse version says: the build context has no version control.
+      args: { COMMIT: "${COMMIT:-unknown}", COMMIT_TIME: "${COMMIT_TIME:-unknown}" }
     command: [schema, apply]
     environment:
 `)

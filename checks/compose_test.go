@@ -297,6 +297,15 @@ func TestTheImageIsTheBinaryAlone(t *testing.T) {
 		t.Fatalf("the Dockerfile has %d stages, want 2", len(stages))
 	}
 
+	for name, value := range build.Args {
+		if value == nil || *value != "unknown" || !slices.Contains(stages[0], "ARG "+name+"="+*value) {
+			t.Errorf("compose.yaml builds with %s=%v, want unknown, as in the Dockerfile", name, value)
+		}
+	}
+	if len(build.Args) != 2 {
+		t.Errorf("compose.yaml builds with %d arguments, want the commit and its time", len(build.Args))
+	}
+
 	mod, err := os.ReadFile("go.mod")
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +315,7 @@ func TestTheImageIsTheBinaryAlone(t *testing.T) {
 		t.Errorf("the build is %q, want go.mod's toolchain %q", stages[0][0], toolchain)
 	}
 	compile := stages[0][len(stages[0])-1]
-	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X gatehouse/app.commit=$COMMIT"`, "-o " + composefile.Binary + " ."} {
+	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X gatehouse/app.commit=$COMMIT -X gatehouse/app.commitTime=$COMMIT_TIME"`, "-o " + composefile.Binary + " ."} {
 		if !strings.Contains(compile, want) {
 			t.Errorf("%q lacks %s", compile, want)
 		}
