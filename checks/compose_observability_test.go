@@ -40,9 +40,11 @@ func TestObservabilityChangesTwoSettings(t *testing.T) {
 				t.Errorf("gatehouse %v does not read GATEHOUSE_OPS_LISTEN", after.Command)
 			}
 			for _, setting := range []string{"GATEHOUSE_OPS_LISTEN", "OTEL_EXPORTER_OTLP_ENDPOINT"} {
-				if after.Environment[setting] == nil || before.Environment[setting] != nil {
-					t.Errorf("%s: %s is set by compose.yaml: %t, and with %s: %t", name, setting, before.Environment[setting] != nil, observabilityFile, after.Environment[setting] != nil)
+				without, with := before.Environment[setting], after.Environment[setting]
+				if without == nil || *without != "" || with == nil || *with == "" {
+					t.Errorf("%s: %s is %v without %s, want it empty, and %v with it, want a value", name, setting, without, observabilityFile, with)
 				}
+				delete(before.Environment, setting)
 				delete(after.Environment, setting)
 			}
 		}

@@ -32,28 +32,13 @@ func TestEnvScriptMakesSecretsOnce(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for name, secret := range first {
-		if slices.Contains(composefile.Optional, name) {
+		if slices.Contains(composefile.Optional(t), name) {
 			continue
 		}
 		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(secret) || seen[secret] {
 			t.Errorf("%s is %q, want 32 bytes in hex of its own", name, secret)
 		}
 		seen[secret] = true
-	}
-}
-
-func TestComposeGivesEachServiceTheSettingsThatItReads(t *testing.T) {
-	t.Parallel()
-	for name, service := range composefile.Services(t, composefile.Fresh(t)) {
-		reads := settingsOf(t, service.Command)
-		for setting, value := range service.Environment {
-			if !slices.Contains(reads, setting) && !slices.Contains(reads, strings.TrimSuffix(setting, "_FILE")) {
-				t.Errorf("%s is given %s, which gatehouse %s doesn't read", name, setting, strings.Join(service.Command, " "))
-			}
-			if value == nil || *value == "" && !slices.Contains(composefile.Optional, setting) {
-				t.Errorf("%s is given no value for %s", name, setting)
-			}
-		}
 	}
 }
 
@@ -240,7 +225,7 @@ func TestComposeHoldsNoSecret(t *testing.T) {
 		}
 	}
 	for name := range secrets {
-		if slices.Contains(composefile.Optional, name) {
+		if slices.Contains(composefile.Optional(t), name) {
 			continue
 		}
 		rest := maps.Clone(secrets)
