@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 )
 
@@ -65,18 +64,6 @@ func (f composeForm) loginURL(d Definition) string {
 	return f.databaseURL("gatehouse_"+d.Name, strings.ToUpper(d.Name)+"_DATABASE_PASSWORD")
 }
 
-// settings are the lines of the service's environment that its definition lists.
-func (f composeForm) settings(d Definition) []string {
-	lines := slices.Clone(d.compose)
-	for i, line := range lines {
-		name, _, _ := strings.Cut(line, ":")
-		if value, ok := f.values[name]; ok {
-			lines[i] = name + ": " + value
-		}
-	}
-	return lines
-}
-
 func (d Definition) port() string {
 	_, port, _ := net.SplitHostPort(d.Listen) // a test checks it
 	return port
@@ -104,7 +91,10 @@ func (f composeForm) writeSchema(b *strings.Builder) {
   schema:
     <<: *gatehouse
     pull_policy: build
-    build: .
+    build:
+      context: .
+      # What gatehouse version says: the build context has no version control.
+      args: { COMMIT: "${COMMIT:-unknown}", COMMIT_TIME: "${COMMIT_TIME:-unknown}" }
     command: [schema, apply]
     environment:
 `)
@@ -147,9 +137,9 @@ func (f composeForm) writeService(b *strings.Builder, d Definition, front bool) 
 			waits = append(waits, fmt.Sprintf("      %s: { condition: service_healthy }\n", callee.Name))
 		}
 	}
-	fmt.Fprintf(b, "      GATEHOUSE_INTERNAL_KEY: %s\n", variable("GATEHOUSE_INTERNAL_KEY"))
-	for _, line := range f.settings(d) {
-		fmt.Fprintf(b, "      %s\n", line)
+	f.writeSettings(b, d)
+	if d.readsFiles() {
+		fmt.Fprintf(b, "    volumes: [\"%s/%s:/etc/gatehouse/%s:ro\"]\n", composeFiles, d.Name, d.Name)
 	}
 	if d.HasTables() {
 		b.WriteString("    networks: [database, default]\n")

@@ -20,15 +20,24 @@ func ComposeObservability(text string) (string, error) {
 }
 
 // composeObservedServices gives each service an operators' listener and a collector of
-// traces, and Prometheus the list of the listeners.
+// traces.
 func composeObservedServices() string {
 	var b strings.Builder
-	var targets []string
 	for _, service := range Services() {
 		fmt.Fprintf(&b, "  %s:\n    environment:\n      GATEHOUSE_OPS_LISTEN: :%s\n", service.Name, composeOpsPort)
 		b.WriteString("      OTEL_EXPORTER_OTLP_ENDPOINT: http://collector:4318\n")
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// ComposeTargets returns the text of deploy/compose/targets.yaml, the operators' listeners
+// that Prometheus scrapes.
+func ComposeTargets() string {
+	var targets []string
+	for _, service := range Services() {
 		targets = append(targets, fmt.Sprintf("%q", service.Name+":"+composeOpsPort))
 	}
-	fmt.Fprintf(&b, "\nconfigs:\n  prometheus-targets:\n    content: '[{\"targets\": [%s]}]'\n\n", strings.Join(targets, ", "))
-	return b.String()
+	return "# Made by make gen from the list of services. compose.observability.yaml gives it to Prometheus.\n" +
+		"- targets: [" + strings.Join(targets, ", ") + "]\n"
 }

@@ -2,7 +2,6 @@ package app
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -38,16 +37,8 @@ func composeServe() string {
 	port := services[len(services)-1].port()
 	fmt.Fprintf(&b, "\n  serve:\n    <<: *role\n    command: [serve]\n    environment:\n      GATEHOUSE_LISTEN: :%s\n", port)
 	form.writeLogins(&b)
-	fmt.Fprintf(&b, "      GATEHOUSE_INTERNAL_KEY: %s\n", variable("GATEHOUSE_INTERNAL_KEY"))
-	var written []string
-	for _, service := range services {
-		for _, line := range form.settings(service) {
-			if !slices.Contains(written, line) {
-				written = append(written, line)
-				fmt.Fprintf(&b, "      %s\n", line)
-			}
-		}
-	}
+	form.writeSettings(&b, services...)
+	fmt.Fprintf(&b, "    volumes: [\"%s:/etc/gatehouse:ro\"]\n", composeFiles)
 	fmt.Fprintf(&b, "    networks: [database, default]\n    ports: [\"127.0.0.1:%s:%s\"]\n", port, port)
 	b.WriteString("    depends_on:\n      schema: { condition: service_completed_successfully }\n\n")
 	return b.String()

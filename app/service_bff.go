@@ -18,21 +18,6 @@ var bffService = Definition{
 	settings: func() []group {
 		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &productFlags{}, &pagesFlags{}, &emailSignInFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &factorFlags{}, &securityFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
-	compose: []string{
-		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
-		"GATEHOUSE_APP_NAME: ${GATEHOUSE_APP_NAME:-Gatehouse}",
-		"GATEHOUSE_PAGES: ${GATEHOUSE_PAGES:-on}",
-		"GATEHOUSE_EMAIL_SIGN_IN: ${GATEHOUSE_EMAIL_SIGN_IN:-off}",
-		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
-		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",
-		"GATEHOUSE_ORIGINS: ${GATEHOUSE_ORIGINS}",
-		"GATEHOUSE_PASSKEY_RP_ID: ${GATEHOUSE_PASSKEY_RP_ID}",
-		"GATEHOUSE_PASSKEY_ORIGINS: ${GATEHOUSE_PASSKEY_ORIGINS}",
-		"GATEHOUSE_TRUSTED_PROXIES: ${GATEHOUSE_TRUSTED_PROXIES}",
-		"GATEHOUSE_COOKIES: ${GATEHOUSE_COOKIES:-auto}",
-		"GATEHOUSE_SECURITY_CONTACT: ${GATEHOUSE_SECURITY_CONTACT}",
-		"REDIS_URL: ${REDIS_URL}",
-	},
 	build:   buildBff,
 	examine: examineBff,
 }

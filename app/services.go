@@ -90,8 +90,6 @@ type Definition struct {
 	// and erased with their account.
 	Person bool
 
-	// compose are further lines of its environment in compose.yaml.
-	compose []string
 	// settings returns the groups of settings that it reads besides those that
 	// every service reads; nil for none.
 	settings func() []group

@@ -11,8 +11,11 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// commit is set by builds outside of version control (-ldflags -X).
-var commit string
+// commit and commitTime are set by builds outside of version control (-ldflags -X).
+var commit, commitTime string
+
+// unknownBuild is what the Dockerfile sets if it is not told the commit or its time.
+const unknownBuild = "unknown"
 
 // build says from which source and by which compiler the program was built.
 type build struct {
@@ -28,7 +31,7 @@ type build struct {
 
 func thisBuild(schemaSQL string) build {
 	b := build{
-		Version: release.Version, Commit: commit,
+		Version: release.Version, Commit: commit, CommitTime: commitTime,
 		Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Schemas: schemaNumbers(schemaSQL),
 	}
 	b.Schema, _ = schema.Number(schemaSQL) // a test checks that it has one
@@ -38,7 +41,7 @@ func thisBuild(schemaSQL string) build {
 			case "vcs.revision":
 				b.Commit = cmp.Or(b.Commit, setting.Value)
 			case "vcs.time":
-				b.CommitTime = setting.Value
+				b.CommitTime = cmp.Or(b.CommitTime, setting.Value)
 			case "vcs.modified":
 				b.Modified = setting.Value == "true"
 			}
@@ -76,7 +79,7 @@ func (b build) name() string {
 // line is printed by the command version and by --version.
 func (b build) line() string {
 	line := "gatehouse " + b.name()
-	if b.CommitTime != "" {
+	if b.CommitTime != "" && b.CommitTime != unknownBuild {
 		line += " of " + b.CommitTime
 	}
 	return fmt.Sprintf("%s, schema %d, %s %s", line, b.Schema, b.Go, b.Platform)

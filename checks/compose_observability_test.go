@@ -1,7 +1,6 @@
 package checks
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
@@ -41,9 +40,11 @@ func TestObservabilityChangesTwoSettings(t *testing.T) {
 				t.Errorf("gatehouse %v does not read GATEHOUSE_OPS_LISTEN", after.Command)
 			}
 			for _, setting := range []string{"GATEHOUSE_OPS_LISTEN", "OTEL_EXPORTER_OTLP_ENDPOINT"} {
-				if after.Environment[setting] == nil || before.Environment[setting] != nil {
-					t.Errorf("%s: %s is set by compose.yaml: %t, and with %s: %t", name, setting, before.Environment[setting] != nil, observabilityFile, after.Environment[setting] != nil)
+				without, with := before.Environment[setting], after.Environment[setting]
+				if without == nil || *without != "" || with == nil || *with == "" {
+					t.Errorf("%s: %s is %v without %s, want it empty, and %v with it, want a value", name, setting, without, observabilityFile, with)
 				}
+				delete(before.Environment, setting)
 				delete(after.Environment, setting)
 			}
 		}
@@ -62,8 +63,17 @@ func TestObservabilityIsWired(t *testing.T) {
 	t.Parallel()
 	_, project := composefile.FreshPair(t, observabilityFile)
 	var targets []struct{ Targets []string }
-	if err := json.Unmarshal([]byte(project.Configs["prometheus-targets"].Content), &targets); err != nil || len(targets) != 1 {
-		t.Fatalf("the targets are %q: %v", project.Configs["prometheus-targets"].Content, err)
+	prometheus := project.Services["prometheus"]
+	i := slices.IndexFunc(prometheus.Volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == "/etc/gatehouse/targets.yaml" })
+	if i < 0 {
+		t.Fatalf("Prometheus mounts %+v, want its targets", prometheus.Volumes)
+	}
+	readYAML(t, prometheus.Volumes[i].Source, &targets)
+	if len(targets) != 1 {
+		t.Fatalf("the targets are %v", targets)
+	}
+	if text, err := os.ReadFile(prometheus.Volumes[i].Source); err != nil || string(text) != app.ComposeTargets() {
+		t.Errorf("%s is stale: run make gen (%v)", prometheus.Volumes[i].Source, err)
 	}
 	var want []string
 	for _, service := range app.Services() {

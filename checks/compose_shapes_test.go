@@ -3,6 +3,7 @@ package checks
 import (
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,36 +26,105 @@ var shapes = map[string]map[string]string{
 	scaleFile: {"haproxy": "127.0.0.1:8001", "mailpit": "127.0.0.1:8025"},
 }
 
-func TestComposeShapesGiveTheSettingsOfComposeYAML(t *testing.T) {
+// Each file passes each setting that its services read, from .env or as it needs it, and no
+// other one.
+func TestComposePassesEachSetting(t *testing.T) {
 	t.Parallel()
-	reference := map[string]string{}
-	for _, service := range composefile.Services(t, composefile.Fresh(t)) {
-		for name, value := range service.Environment {
-			reference[name] = *value
-		}
-	}
-	for path := range shapes {
-		given := map[string]bool{}
+	_, secrets := composefile.NewEnvScript(t).Run(t)
+	for _, path := range []string{"compose.yaml", serveFile, scaleFile} {
 		for name, service := range composefile.FreshFile(t, path).Services {
 			if service.Image != composefile.Image {
 				continue
 			}
 			reads := settingsOf(t, service.Command)
+			for _, setting := range reads {
+				given := service.Environment[setting] != nil
+				// The schema is applied with the URLs of the file alone.
+				if reason := app.ComposeLeftOut(setting); !given && reason == "" && name != "schema" {
+					t.Errorf("%s: %s is not given %s: pass it, or add it to composeLeftOut with a reason", path, name, setting)
+				}
+			}
 			for setting, value := range service.Environment {
-				given[setting] = true
-				if !slices.Contains(reads, setting) {
+				if !slices.Contains(reads, setting) && !strings.HasPrefix(setting, "OTEL_") {
 					t.Errorf("%s: %s is given %s, which gatehouse %s does not read", path, name, setting, strings.Join(service.Command, " "))
 				}
-				if *value == "" && !slices.Contains(composefile.Optional, setting) {
-					t.Errorf("%s: %s is given no value for %s", path, name, setting)
+				if _, optional := secrets[setting]; *value == "" && !optional {
+					t.Errorf("%s: %s is given no value for %s, and .env has no line for it", path, name, setting)
+				}
+			}
+			for _, setting := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"} {
+				if name != "schema" && service.Environment[setting] == nil {
+					t.Errorf("%s: %s is not given %s", path, name, setting)
 				}
 			}
 		}
-		for setting := range reference {
-			// One process calls nothing.
-			peer := slices.ContainsFunc(app.Services(), func(service app.Definition) bool { return setting == strings.ToUpper(service.Name)+"_URL" })
-			if !given[setting] && !(path == serveFile && peer) {
-				t.Errorf("%s passes no %s, which compose.yaml does", path, setting)
+	}
+}
+
+// What .env says reaches the services, in each file.
+func TestComposePassesTheValuesOfEnv(t *testing.T) {
+	t.Parallel()
+	_, secrets := composefile.NewEnvScript(t).Run(t)
+	values := map[string]string{
+		"GATEHOUSE_OPS_LISTEN": ":9001", "GATEHOUSE_OPS_HOSTS": "metrics.example.com", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example.com:4318",
+		"GATEHOUSE_PASSKEYS": "off", "GATEHOUSE_BRAND": "/etc/gatehouse/bff/brand", "GATEHOUSE_PROVIDERS": "/etc/gatehouse/auth/providers.yaml",
+		"GATEHOUSE_SESSION_IDLE": "7d", "GATEHOUSE_LOG_LEVEL": "warn",
+	}
+	maps.Copy(secrets, values)
+	for _, path := range []string{"compose.yaml", serveFile, scaleFile} {
+		passed := map[string]bool{}
+		for name, service := range composefile.LoadFile(t, path, secrets).Services {
+			if service.Image != composefile.Image {
+				continue
+			}
+			for setting, value := range service.Environment {
+				if want, ok := values[setting]; ok {
+					if passed[setting] = true; *value != want {
+						t.Errorf("%s: %s is given %s=%s, want %s", path, name, setting, *value, want)
+					}
+				}
+			}
+		}
+		if len(passed) != len(values) {
+			t.Errorf("%s passes %q of %q", path, slices.Sorted(maps.Keys(passed)), slices.Sorted(maps.Keys(values)))
+		}
+	}
+}
+
+// Each file or folder that a setting names is in the container of the service that reads it, at
+// one path in each file, and in that of no other service.
+func TestComposeMountsTheFilesOfSettings(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("deploy/compose/files/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`(?m)^([A-Z_]+)=(/etc/gatehouse/(\w+)/\S+)$`).FindAllStringSubmatch(string(readme), -1)
+	if len(named) < 6 {
+		t.Fatalf("the README names %d settings", len(named))
+	}
+	mounted := func(service types.ServiceConfig, path string) bool {
+		return slices.ContainsFunc(service.Volumes, func(v types.ServiceVolumeConfig) bool {
+			if !strings.HasPrefix(path, v.Target+"/") || !v.ReadOnly {
+				return false
+			}
+			folder := filepath.Join(v.Source, filepath.Dir(strings.TrimPrefix(path, v.Target)))
+			info, err := os.Stat(folder)
+			return err == nil && info.IsDir()
+		})
+	}
+	for _, path := range []string{"compose.yaml", serveFile, scaleFile} {
+		project := composefile.FreshFile(t, path)
+		for _, one := range named {
+			setting, file, reader := one[1], one[2], one[3]
+			for name, service := range project.Services {
+				want := name == reader || name == "serve"
+				if got := mounted(service, file); got != want {
+					t.Errorf("%s: %s sees %s: %t, want %t", path, name, file, got, want)
+				}
+				if want && service.Environment[setting] == nil {
+					t.Errorf("%s: %s is not given %s", path, name, setting)
+				}
 			}
 		}
 	}
@@ -126,6 +196,22 @@ func TestComposeScaleHasTwoOfEach(t *testing.T) {
 	for _, want := range []string{`(?m)^    server-template bff \d+ bff` + *bff.Environment["GATEHOUSE_LISTEN"] + `$`, `(?m)^    bind :8001$`, `set-header X-Forwarded-For %\[src\]`, `httpchk GET /readyz`} {
 		if !regexp.MustCompile(want).Match(cfg) {
 			t.Errorf("haproxy.cfg has no %s", want)
+		}
+	}
+	// Clients wait and try again after an answer of HAProxy itself, as after one of Gatehouse.
+	for _, status := range []string{"502", "503", "504"} {
+		file := regexp.MustCompile(`(?m)^    errorfile ` + status + ` (\S+)$`).FindSubmatch(cfg)
+		if file == nil {
+			t.Errorf("haproxy.cfg has no errorfile for %s", status)
+			continue
+		}
+		i := slices.IndexFunc(project.Services["haproxy"].Volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == string(file[1]) })
+		if i < 0 {
+			t.Errorf("haproxy reads %s, which it does not mount", file[1])
+			continue
+		}
+		if answer, err := os.ReadFile(project.Services["haproxy"].Volumes[i].Source); err != nil || !strings.Contains(string(answer), "\nRetry-After: ") {
+			t.Errorf("the answer of HAProxy for %s has no Retry-After (%v): %s", status, err, answer)
 		}
 	}
 	for service, on := range map[string][]string{"schema": {"postgres", "standby"}, "standby": {"postgres"}, "haproxy": {"bff"}} {

@@ -32,28 +32,13 @@ func TestEnvScriptMakesSecretsOnce(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for name, secret := range first {
-		if slices.Contains(composefile.Optional, name) {
+		if slices.Contains(composefile.Optional(t), name) {
 			continue
 		}
 		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(secret) || seen[secret] {
 			t.Errorf("%s is %q, want 32 bytes in hex of its own", name, secret)
 		}
 		seen[secret] = true
-	}
-}
-
-func TestComposeGivesEachServiceTheSettingsThatItReads(t *testing.T) {
-	t.Parallel()
-	for name, service := range composefile.Services(t, composefile.Fresh(t)) {
-		reads := settingsOf(t, service.Command)
-		for setting, value := range service.Environment {
-			if !slices.Contains(reads, setting) && !slices.Contains(reads, strings.TrimSuffix(setting, "_FILE")) {
-				t.Errorf("%s is given %s, which gatehouse %s doesn't read", name, setting, strings.Join(service.Command, " "))
-			}
-			if value == nil || *value == "" && !slices.Contains(composefile.Optional, setting) {
-				t.Errorf("%s is given no value for %s", name, setting)
-			}
-		}
 	}
 }
 
@@ -170,7 +155,7 @@ func TestComposePublishesTheGatewayPgAdminAndTheMailboxAlone(t *testing.T) {
 	}
 }
 
-// podman-compose 1.0.3 knows no empty default, and no network without a body.
+// podman-compose 1.0.3 knows no empty default, no network without a body, and no configs.
 func TestComposeIsReadByPodmanCompose(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"compose.yaml", observabilityFile, serveFile, scaleFile} {
@@ -178,7 +163,7 @@ func TestComposeIsReadByPodmanCompose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, unknown := range []string{`\$\{\w+:?-\}`, `(?m)^networks:\n(  .*\n)*?  [\w-]+:[ ]*(#.*)?\n(  \w|\n|\z)`} {
+		for _, unknown := range []string{`\$\{\w+:?-\}`, `(?m)^networks:\n(  .*\n)*?  [\w-]+:[ ]*(#.*)?\n(  \w|\n|\z)`, `(?m)^ *(configs|secrets|include):.*`} {
 			if found := regexp.MustCompile(unknown).Find(text); found != nil {
 				t.Errorf("%s has %q", path, found)
 			}
@@ -227,6 +212,8 @@ func TestComposeHoldsNoSecret(t *testing.T) {
 			if _, rest, ok := strings.Cut(*value, "://"); ok && strings.Contains(rest, "@") {
 				credentials, _, _ := strings.Cut(rest, "@")
 				_, password, _ = strings.Cut(credentials, ":")
+			} else if setting == "PGPASS" {
+				password = (*value)[max(0, strings.LastIndex(*value, "${")):]
 			} else if secret.MatchString(setting) {
 				password = *value
 			} else {
@@ -237,13 +224,8 @@ func TestComposeHoldsNoSecret(t *testing.T) {
 			}
 		}
 	}
-	for name, config := range written.Configs {
-		if config.Content != "" && !required.MatchString(config.Content[strings.LastIndex(config.Content, "${"):]) {
-			t.Errorf("the config %s holds %q", name, config.Content)
-		}
-	}
 	for name := range secrets {
-		if slices.Contains(composefile.Optional, name) {
+		if slices.Contains(composefile.Optional(t), name) {
 			continue
 		}
 		rest := maps.Clone(secrets)
@@ -297,6 +279,15 @@ func TestTheImageIsTheBinaryAlone(t *testing.T) {
 		t.Fatalf("the Dockerfile has %d stages, want 2", len(stages))
 	}
 
+	for name, value := range build.Args {
+		if value == nil || *value != "unknown" || !slices.Contains(stages[0], "ARG "+name+"="+*value) {
+			t.Errorf("compose.yaml builds with %s=%v, want unknown, as in the Dockerfile", name, value)
+		}
+	}
+	if len(build.Args) != 2 {
+		t.Errorf("compose.yaml builds with %d arguments, want the commit and its time", len(build.Args))
+	}
+
 	mod, err := os.ReadFile("go.mod")
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +297,7 @@ func TestTheImageIsTheBinaryAlone(t *testing.T) {
 		t.Errorf("the build is %q, want go.mod's toolchain %q", stages[0][0], toolchain)
 	}
 	compile := stages[0][len(stages[0])-1]
-	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X gatehouse/app.commit=$COMMIT"`, "-o " + composefile.Binary + " ."} {
+	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X gatehouse/app.commit=$COMMIT -X gatehouse/app.commitTime=$COMMIT_TIME"`, "-o " + composefile.Binary + " ."} {
 		if !strings.Contains(compile, want) {
 			t.Errorf("%q lacks %s", compile, want)
 		}

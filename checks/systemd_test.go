@@ -10,68 +10,142 @@ import (
 	"testing"
 
 	"gatehouse/app"
+	"gatehouse/checks/pages"
 	"gatehouse/internal/testneed"
 )
 
-const systemdUnit = "deploy/systemd/gatehouse.service"
+const systemdFolder = "deploy/systemd/"
 
-// The unit is valid, and systemd rates its exposure as 1.5 of 10 or less.
-func TestTheSystemdUnitIsValidAndHardened(t *testing.T) {
-	t.Parallel()
-	analyze := testneed.Program(t, "systemd-analyze")
-	text, err := os.ReadFile(systemdUnit)
+// systemdUnits are the units by name, each with the text of its drop-in: one process, the
+// roles apart, and what applies the schema for those. A service that make service adds need
+// not have one.
+func systemdUnits(t *testing.T) map[string]string {
+	t.Helper()
+	units := map[string]string{"gatehouse.service": "", "gatehouse-schema.service": ""}
+	dropIns, err := filepath.Glob(systemdFolder + "gatehouse@*.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// verify requires that the program exists.
-	unit := filepath.Join(t.TempDir(), "gatehouse.service")
-	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/local/bin/gatehouse ", "/bin/true ")), 0o644); err != nil {
-		t.Fatal(err)
+	for _, path := range dropIns {
+		units[strings.TrimSuffix(filepath.Base(path), ".conf")+".service"] = pages.Read(t, path)
 	}
-	for _, args := range [][]string{{"verify", "--recursive-errors=no", unit}, {"security", "--offline=true", "--threshold=15", unit}} {
-		out, err := exec.CommandContext(t.Context(), analyze, args...).CombinedOutput()
-		if err != nil || args[0] == "verify" && len(out) > 0 {
-			t.Errorf("systemd-analyze %s: %v\n%s", args[0], err, out)
+	for _, role := range []string{"auth", "users", "bff"} {
+		if units["gatehouse@"+role+".service"] == "" {
+			t.Fatalf("there is no drop-in for %s", role)
+		}
+	}
+	return units
+}
+
+// unitFile is the file of a unit: the template for an instance.
+func unitFile(unit string) string {
+	return regexp.MustCompile(`@\w+\.`).ReplaceAllString(unit, "@.")
+}
+
+// unitText is a unit with its drop-in, as its process sees it.
+func unitText(t *testing.T, unit, dropIn string) string {
+	t.Helper()
+	name, _, _ := strings.Cut(unit, ".")
+	_, instance, _ := strings.Cut(name, "@")
+	return strings.ReplaceAll(pages.Read(t, systemdFolder+unitFile(unit))+dropIn, "%i", instance)
+}
+
+// The units are valid, and systemd rates the exposure of each as 1.5 of 10 or less.
+func TestTheSystemdUnitsAreValidAndHardened(t *testing.T) {
+	t.Parallel()
+	analyze := testneed.Program(t, "systemd-analyze")
+	for unit, dropIn := range systemdUnits(t) {
+		folder := t.TempDir()
+		// verify requires that the program exists.
+		text := strings.ReplaceAll(pages.Read(t, systemdFolder+unitFile(unit)), "/usr/local/bin/gatehouse ", "/bin/true ")
+		if err := os.WriteFile(filepath.Join(folder, unitFile(unit)), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if dropIn != "" {
+			below := filepath.Join(folder, unit+".d")
+			if err := os.Mkdir(below, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(below, "secrets.conf"), []byte(dropIn), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path := filepath.Join(folder, unit)
+		for _, args := range [][]string{{"verify", "--recursive-errors=no", path}, {"security", "--offline=true", "--threshold=15", path}} {
+			out, err := exec.CommandContext(t.Context(), analyze, args...).CombinedOutput()
+			if err != nil || args[0] == "verify" && len(out) > 0 {
+				t.Errorf("systemd-analyze %s %s: %v\n%s", args[0], unit, err, out)
+			}
 		}
 	}
 }
 
-// Each command and each setting in the unit exists, and each secret that it sets is read
-// from a credential that it loads.
-func TestTheSystemdUnitUsesCommandsAndSettingsThatExist(t *testing.T) {
+// Each unit runs a command that exists, once. Each secret that it sets is a setting that the
+// command reads, from a credential that it loads; it loads no other one.
+func TestTheSystemdUnitsGiveEachCommandItsSecrets(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(systemdUnit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	model, err := app.CommandLine()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var commands, settings []string
-	for _, command := range model.Model.Leaves(false) {
-		commands = append(commands, command.Path())
-		for _, flags := range command.AllFlags(false) {
-			for _, flag := range flags {
-				settings = append(settings, flag.Envs...)
+	for unit, dropIn := range systemdUnits(t) {
+		text := unitText(t, unit, dropIn)
+		var reads []string
+		runs := regexp.MustCompile(`(?m)^Exec\w+=/usr/local/bin/gatehouse (.+)$`).FindAllStringSubmatch(text, -1)
+		for _, run := range runs {
+			reads = append(reads, settingsOf(t, strings.Fields(run[1]))...)
+		}
+		var loaded, used []string
+		for _, found := range regexp.MustCompile(`(?m)^LoadCredential=([\w.-]+):/etc/gatehouse/([\w.-]+)$`).FindAllStringSubmatch(text, -1) {
+			if loaded = append(loaded, found[1]); found[1] != found[2] {
+				t.Errorf("%s loads %s from a file of another name, %s", unit, found[1], found[2])
 			}
 		}
-	}
-	for _, run := range regexp.MustCompile(`(?m)^Exec\w+=/usr/local/bin/gatehouse (.+)$`).FindAllStringSubmatch(string(text), -1) {
-		if !slices.Contains(commands, run[1]) {
-			t.Errorf("the unit runs gatehouse %s, which is no command", run[1])
+		given := map[string]bool{}
+		for _, set := range regexp.MustCompile(`(?m)^Environment=(\w+)_FILE=%d/(\S+)$`).FindAllStringSubmatch(text, -1) {
+			if used = append(used, set[2]); !slices.Contains(reads, set[1]) {
+				t.Errorf("%s sets %s_FILE, which its command does not read", unit, set[1])
+			}
+			given[set[1]] = true
+		}
+		slices.Sort(loaded)
+		if slices.Sort(used); !slices.Equal(loaded, used) || len(loaded) == 0 {
+			t.Errorf("%s loads the credentials %q and uses %q", unit, loaded, used)
+		}
+		owner := slices.ContainsFunc(runs, func(run []string) bool { return run[1] == "schema apply" })
+		if given["DATABASE_URL"] != owner {
+			t.Errorf("%s has the owner's URL: %t, and applies the schema: %t", unit, given["DATABASE_URL"], owner)
+		}
+		// What a role cannot start without.
+		for _, service := range app.Services() {
+			if _, apart := systemdUnits(t)["gatehouse@"+service.Name+".service"]; !apart {
+				continue
+			}
+			own := unit == "gatehouse@"+service.Name+".service"
+			url := strings.ToUpper(service.Name) + "_DATABASE_URL"
+			if want := service.HasTables() && (own || unit == "gatehouse-schema.service"); given[url] != want {
+				t.Errorf("%s is given %s: %t, want %t", unit, url, given[url], want)
+			}
+		}
+		if want := unit != "gatehouse-schema.service"; given["GATEHOUSE_INTERNAL_KEY"] != want {
+			t.Errorf("%s is given the internal key: %t, want %t", unit, given["GATEHOUSE_INTERNAL_KEY"], want)
+		}
+		if want := unit == "gatehouse.service" || unit == "gatehouse@auth.service"; given["GATEHOUSE_SECRET_KEY"] != want {
+			t.Errorf("%s is given the secret key: %t, want %t", unit, given["GATEHOUSE_SECRET_KEY"], want)
 		}
 	}
-	found := regexp.MustCompile(`(?m)^Environment=(\w+)_FILE=%d/(\S+)$`).FindAllStringSubmatch(string(text), -1)
-	for _, set := range found {
-		if !slices.Contains(settings, set[1]) {
-			t.Errorf("the unit sets %s_FILE, and %s is no setting", set[1], set[1])
-		}
-		if !strings.Contains(string(text), "\nLoadCredential="+set[2]+":") {
-			t.Errorf("the unit reads the credential %s, which it does not load", set[2])
-		}
+}
+
+// A release has the units, and the guide names each of their files.
+func TestTheSystemdUnitsAreReleased(t *testing.T) {
+	t.Parallel()
+	packed, guide := pages.Read(t, "tools/release/build.go"), pages.Read(t, "docs/how-to/systemd.md")
+	files, err := filepath.Glob(systemdFolder + "*")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("found %q: %v", files, err)
 	}
-	if len(found) < 4 {
-		t.Errorf("the unit reads %d secrets, want those of the database and of the keys", len(found))
+	for _, file := range files {
+		if !strings.Contains(packed, `"`+file+`"`) {
+			t.Errorf("a release lacks %s", file)
+		}
+		if name := filepath.Base(file); !strings.Contains(guide, name) && !strings.Contains(guide, "gatehouse@$ROLE.conf") {
+			t.Errorf("docs/how-to/systemd.md does not name %s", name)
+		}
 	}
 }

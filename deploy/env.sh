@@ -28,7 +28,7 @@ if [ -e .env ]; then
 	# End the last line first if it has no newline.
 	[ -z "$(tail -c 1 .env)" ] || lines="
 "
-	for name in $(required | grep -e '_DATABASE_PASSWORD$' -e '^PGADMIN_PASSWORD$' -e '^MAILPIT_PASSWORD$'); do
+	for name in $(required | grep -e '_DATABASE_PASSWORD$' -e '^PGADMIN_PASSWORD$' -e '^MAILPIT_PASSWORD$' -e '^GATEHOUSE_IDENTITY_KEY$'); do
 		grep -q "^$name=" .env || { secret "$name"; made="$made $name"; }
 	done
 	for name in $(optional); do

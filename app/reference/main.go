@@ -101,6 +101,7 @@ func pages() (map[string]string, error) {
 		"docs/reference/methods.md":                 methodsPage(api),
 		"docs/reference/policy.md":                  policyPage.String(),
 		"docs/reference/settings.md":                settingsPage(cli.Model),
+		"deploy/compose/targets.yaml":               app.ComposeTargets(),
 		"deploy/helm/gatehouse/files/services.yaml": chart,
 	}, nil
 }

@@ -10,7 +10,13 @@ import (
 func FreshFile(t *testing.T, path string) *types.Project {
 	t.Helper()
 	_, secrets := NewEnvScript(t).Run(t)
-	project, err := load(t.Context(), []string{path}, secrets)
+	return LoadFile(t, path, secrets)
+}
+
+// LoadFile loads another compose file, alone, with the variables of env.
+func LoadFile(t *testing.T, path string, env map[string]string) *types.Project {
+	t.Helper()
+	project, err := load(t.Context(), []string{path}, env)
 	if err != nil {
 		t.Fatalf("load %s: %v", path, err)
 	}

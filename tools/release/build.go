@@ -73,7 +73,11 @@ func checkStatic(program string) error {
 }
 
 // packed are the files that an archive has besides the program.
-var packed = []string{"LICENSE", "CHANGELOG.md", "deploy/systemd/gatehouse.service"}
+var packed = []string{
+	"LICENSE", "CHANGELOG.md", "deploy/systemd/gatehouse.service",
+	"deploy/systemd/gatehouse@.service", "deploy/systemd/gatehouse@auth.conf", "deploy/systemd/gatehouse@users.conf", "deploy/systemd/gatehouse@bff.conf",
+	"deploy/systemd/gatehouse-schema.service",
+}
 
 // pack writes the archive of a platform.
 func (r *release) pack(p platform, program string) error {

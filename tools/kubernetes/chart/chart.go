@@ -42,11 +42,15 @@ func Values(text []byte) (map[string]any, error) {
 // order of the templates' names. Values that the chart's schema or its templates refuse
 // are an error.
 func Render(folder string, values map[string]any) ([]Manifest, error) {
+	return renderRelease(folder, "gatehouse", values)
+}
+
+func renderRelease(folder, name string, values map[string]any) ([]Manifest, error) {
 	loaded, err := loader.LoadDir(folder)
 	if err != nil {
 		return nil, fmt.Errorf("load the chart: %w", err)
 	}
-	release := common.ReleaseOptions{Name: "gatehouse", Namespace: "gatehouse", Revision: 1, IsInstall: true}
+	release := common.ReleaseOptions{Name: name, Namespace: "gatehouse", Revision: 1, IsInstall: true}
 	all, err := util.ToRenderValues(loaded, values, release, nil)
 	if err != nil {
 		return nil, err

@@ -116,7 +116,7 @@ func TestSecretsAreMountedWhereTheyAreReadOnly(t *testing.T) {
 				t.Errorf("%s: it has the owner's URL: %t, and is a hook: %t", pod.command(), ownerFile, hook)
 			}
 			for _, volume := range pod.spec.Spec.Volumes {
-				if volume.Projected == nil && volume.ConfigMap == nil {
+				if volume.Projected == nil && volume.ConfigMap == nil && volume.Secret == nil {
 					t.Errorf("%s has the volume %+v", pod.command(), volume)
 				}
 			}
@@ -445,9 +445,11 @@ func TestMistakesInTheValuesAreRefused(t *testing.T) {
 		minimal + "services: {auth: {settings: {GATEHOUSE_SECRET_KEY: x}}}":                             "services.auth.settings.GATEHOUSE_SECRET_KEY: it is a secret",
 		"settings: {GATEHOUSE_PUBLIC_URL: https://a.example.com, GATEHOUSE_REGISTRATION: verify}":       "settings.GATEHOUSE_REGISTRATION: verify needs mail",
 		minimal + "files: {GATEHOUSE_UPSTREAMS: {configMap: upstreams}}":                                "files.GATEHOUSE_UPSTREAMS: add GATEHOUSE_IDENTITY_KEY",
+		minimal + "files: {GATEHOUSE_PROVIDERS: {key: providers.yaml}}":                                 "oneOf",
+		minimal + "files: {GATEHOUSE_PROVIDERS: {configMap: a, secret: a}}":                             "oneOf",
+		minimal + "mounts: {Postgres: {secret: a}}":                                                     "does not match pattern",
 		minimal + "ingress: {enabled: true}":                                                            "settings.GATEHOUSE_TRUSTED_PROXIES",
 		"settings: {GATEHOUSE_PUBLIC_URL: x, GATEHOUSE_TRUSTED_PROXIES: x}\nhttpRoute: {enabled: true}": "httpRoute.parentRefs",
-		minimal + "fullnameOverride: accounts":                                                          "fullnameOverride: it must contain gatehouse",
 		minimal + "defaults: {resources: {limits: {memory: much}}}":                                     "not a limit of memory",
 		minimal + "defaults: {autoscaling: {enabled: true, cpuPercent: 0}}":                             "autoscaling of auth: set cpuPercent",
 	} {

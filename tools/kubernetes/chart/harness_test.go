@@ -44,6 +44,7 @@ func decode(text string) (runtime.Object, error) {
 type installation struct {
 	values  map[string]any
 	objects []runtime.Object
+	texts   []string // of the objects
 }
 
 // minimal are the default values with what they require.
@@ -91,6 +92,7 @@ func install(t *testing.T, text string) installation {
 			t.Fatalf("%s: %v\n%s", manifest.Template, err, manifest.Text)
 		}
 		one.objects = append(one.objects, decoded)
+		one.texts = append(one.texts, manifest.Text)
 	}
 	return one
 }

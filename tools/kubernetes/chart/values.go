@@ -96,6 +96,14 @@ var (
 
 func oneOf(words ...string) object { return object{"type": "string", "enum": words} }
 
+// volume is an object with either a ConfigMap or a Secret.
+func volume(properties object) object {
+	return object{
+		"type": "object", "additionalProperties": false, "properties": properties,
+		"oneOf": []object{{"required": []string{"configMap"}}, {"required": []string{"secret"}}},
+	}
+}
+
 // shapes are the schemas of values about which the default says too little, by path.
 var shapes = map[string]object{
 	"mode":              oneOf("roles", "serve"),
@@ -107,8 +115,9 @@ var shapes = map[string]object{
 	"existingSecret":    objectNames,
 	"secrets": {"type": "object", "propertyNames": object{"pattern": "^[A-Z][A-Z0-9_]*$"}, "additionalProperties": object{
 		"type": []string{"object", "null"}, "additionalProperties": false, "properties": object{"secret": objectNames, "key": object{"type": "string", "minLength": 1}}}},
-	"files": {"type": "object", "additionalProperties": object{
-		"type": "object", "additionalProperties": false, "required": []string{"configMap"}, "properties": object{"configMap": objectNames, "key": object{"type": "string"}}}},
+	"files": {"type": "object", "additionalProperties": volume(object{"configMap": objectNames, "secret": objectNames, "key": object{"type": "string"}})},
+	"mounts": {"type": "object", "propertyNames": object{"pattern": "^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$"},
+		"additionalProperties": volume(object{"configMap": objectNames, "secret": objectNames})},
 	"environment":                               {"type": "object", "propertyNames": object{"pattern": "^(OTEL_|PG|GOGC$|GODEBUG$|GOMAXPROCS$)"}, "additionalProperties": object{"type": "string"}},
 	"schema.deadlineSeconds":                    count,
 	"schema.serviceAccountAnnotations":          labels,
@@ -134,6 +143,7 @@ var shapes = map[string]object{
 	"networkPolicy.databasePorts":               ports,
 	"networkPolicy.smtpPorts":                   ports,
 	"networkPolicy.redisPorts":                  ports,
+	"networkPolicy.internetPorts":               ports,
 	"monitoring.serviceMonitor.interval":        duration,
 	"monitoring.serviceMonitor.labels":          labels,
 	"monitoring.prometheusRule.labels":          labels,

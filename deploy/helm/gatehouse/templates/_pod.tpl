@@ -49,6 +49,16 @@ capabilities: {drop: [ALL]}
       {{- end }}
 {{- end -}}
 
+{{/* The volume of one entry of files or mounts. */}}
+{{- define "gatehouse.volume" -}}
+- name: {{ .name }}
+  {{- if .source.secret }}
+  secret: {secretName: {{ .source.secret }}, defaultMode: 0440}
+  {{- else }}
+  configMap: {name: {{ .source.configMap }}}
+  {{- end }}
+{{- end -}}
+
 {{/* The environment of a role. */}}
 {{- define "gatehouse.environment" -}}
 {{- $root := .root -}}

@@ -134,7 +134,7 @@ Refuses values with which a role would not start, or which would have no effect.
 {{- if and (or $values.ingress.enabled $values.httpRoute.enabled) (not $values.settings.GATEHOUSE_TRUSTED_PROXIES) -}}
 {{- fail "settings.GATEHOUSE_TRUSTED_PROXIES: set it to the network of the proxy's pods, such as 10.0.0.0/8; otherwise all callers share the rates of one address" -}}
 {{- end -}}
-{{- if and $values.fullnameOverride (not (contains "gatehouse" $values.fullnameOverride)) -}}
-{{- fail "fullnameOverride: it must contain gatehouse, because the alert rules select by it" -}}
+{{- if not (contains "gatehouse" (include "gatehouse.fullname" .)) -}}
+{{- fail (printf "fullnameOverride: the objects would be called %s, without the gatehouse that the alert rules select by; set it to a name of at most 40 characters that contains gatehouse" (include "gatehouse.fullname" .)) -}}
 {{- end -}}
 {{- end -}}
