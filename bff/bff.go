@@ -134,6 +134,7 @@ type Service struct {
 	rpc         *rpc.Server
 	documents   documents
 	handler     http.Handler
+	streams     func(*http.Request) bool
 }
 
 // compressMinBytes is the size from which the gateway compresses responses. Compressing
@@ -191,7 +192,9 @@ func New(config Config) (*Service, error) {
 		s.cache.Close()
 		return nil, err
 	}
-	handler := s.identity.cookies.Handler(s.mux(config))
+	mux := s.mux(config)
+	s.streams = mux.Streams
+	handler := s.identity.cookies.Handler(mux)
 	if config.Throttle {
 		s.intake = intake.New(s.rpc.Methods(), queued.network)
 		handler = s.shedder.RefuseEarly(s.intake.Handler(handler))
@@ -314,6 +317,9 @@ func (s *Service) mux(config Config) *rpc.Mux {
 
 // ServeHTTP serves the public API and the pages.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Streams implements [serve.Streamer].
+func (s *Service) Streams(r *http.Request) bool { return s.streams(r) }
 
 // Run keeps the signing keys, the revocations and the cache entries current until ctx
 // ends.

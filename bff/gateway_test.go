@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -184,6 +185,30 @@ func serveHTTP(t testing.TB, handler http.Handler) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveOn(t, listener, handler)
+	return "http://" + listener.Addr().String()
+}
+
+// serveTLS serves a handler behind TLS, as a proxy does that passes HTTP/2 on, and returns a
+// client for it.
+func serveTLS(t testing.TB, handler http.Handler) (string, *http.Client) {
+	t.Helper()
+	certified := httptest.NewTLSServer(nil) // for its certificate
+	t.Cleanup(certified.Close)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, listener, handler)
+	client := certified.Client()
+	transport, _ := client.Transport.(*http.Transport)
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP2(true)
+	return "https://" + listener.Addr().String(), client
+}
+
+func serveOn(t testing.TB, listener net.Listener, handler http.Handler) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- serve.Run(ctx, listener, handler, discard) }()
@@ -193,7 +218,6 @@ func serveHTTP(t testing.TB, handler http.Handler) string {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return "http://" + listener.Addr().String()
 }
 
 func h2cClient(t testing.TB) *http.Client {

@@ -2,6 +2,7 @@ package bff
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -119,29 +120,46 @@ func TestABodyThatStopsTimesOut(t *testing.T) {
 func TestTheBodyOfAStreamTimesOut(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, options{served: true, limited: true})
-	call := "POST " + bffv1.AccountServiceWatchMeProcedure + " HTTP/1.1\r\nContent-Type: application/connect+json\r\n"
-	events := "GET /api/v1/me:watch HTTP/1.1\r\nContent-Type: application/json\r\n"
-	token := "Authorization: Bearer " + h.token(alice) + "\r\n"
-	for name, one := range map[string]struct{ begin, reason string }{
-		"a call that is refused":              {call, "TOKEN_MISSING"},
-		"server-sent events that are refused": {events, "TOKEN_MISSING"},
-		"a call":                              {call + token, "REQUEST_TOO_SLOW"},
-		"server-sent events":                  {events + token, "REQUEST_TOO_SLOW"},
+	plain := &http.Transport{}
+	t.Cleanup(plain.CloseIdleConnections)
+	urlOverTLS, overTLS := serveTLS(t, h.gateway)
+	const call, events = bffv1.AccountServiceWatchMeProcedure, "/api/v1/me:watch"
+	for version, over := range map[string]struct {
+		client *http.Client
+		url    string
+		major  int
+	}{
+		"HTTP/1.1":        {&http.Client{Transport: plain}, h.url, 1},
+		"HTTP/2":          {h2cClient(t), h.url, 2},
+		"HTTP/2 over TLS": {overTLS, urlOverTLS, 2},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
-			wantNoError(t, "dial", err)
-			defer conn.Close()
-			_, err = io.WriteString(conn, one.begin+"Host: localhost\r\nContent-Length: 100\r\n\r\n")
-			wantNoError(t, "send half a request", err)
-			wantNoError(t, "set a deadline", conn.SetReadDeadline(time.Now().Add(time.Minute)))
-			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			wantNoError(t, "read the answer", err)
-			body, _ := io.ReadAll(response.Body)
-			if !strings.Contains(string(body), one.reason) {
-				t.Errorf("%s %s, want %s", response.Status, body, one.reason)
-			}
-		})
+		for name, one := range map[string]struct{ method, path, kind, token, reason string }{
+			"a call that is refused":              {http.MethodPost, call, "application/connect+json", "", "TOKEN_MISSING"},
+			"server-sent events that are refused": {http.MethodGet, events, "application/json", "", "TOKEN_MISSING"},
+			"a call":                              {http.MethodPost, call, "application/connect+json", "Bearer " + h.token(alice), "REQUEST_TOO_SLOW"},
+			"server-sent events":                  {http.MethodGet, events, "application/json", "Bearer " + h.token(alice), "REQUEST_TOO_SLOW"},
+		} {
+			t.Run(name+" over "+version, func(t *testing.T) {
+				t.Parallel()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				unsent, never := io.Pipe()
+				defer never.Close()
+				request, err := http.NewRequestWithContext(ctx, one.method, over.url+one.path, unsent)
+				wantNoError(t, "build a request", err)
+				request.ContentLength = 100
+				request.Header.Set("Content-Type", one.kind)
+				if one.token != "" {
+					request.Header.Set("Authorization", one.token)
+				}
+				response, err := over.client.Do(request)
+				wantNoError(t, "send half a request", err)
+				defer response.Body.Close()
+				body, _ := io.ReadAll(response.Body)
+				if !strings.Contains(string(body), one.reason) || response.ProtoMajor != over.major {
+					t.Errorf("%s %s %s, want %s", response.Proto, response.Status, body, one.reason)
+				}
+			})
+		}
 	}
 }

@@ -189,11 +189,6 @@ func TestDashboardsAndAlertsNameDocumentedMetrics(t *testing.T) {
 	}
 }
 
-// panelless are metrics of alerts without a panel.
-var panelless = []string{
-	"gatehouse_database_standby_reads_total",
-}
-
 // A dashboard shows what an alert is about: how it was before, and which process it
 // concerns.
 func TestEveryMetricOfAnAlertIsOnADashboard(t *testing.T) {
@@ -225,7 +220,7 @@ func TestEveryMetricOfAnAlertIsOnADashboard(t *testing.T) {
 	for _, one := range rules(t) {
 		for _, name := range metricsOf(one.Expr) {
 			checked[name] = true
-			if !shown[name] && !slices.Contains(panelless, name) {
+			if !shown[name] {
 				t.Errorf("%s: no dashboard shows %s", one.Alert, name)
 			}
 		}

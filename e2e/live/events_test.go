@@ -40,7 +40,12 @@ func subscribe(t testing.TB, s *harness.System, token, lastEventID string) (resp
 
 func subscribeTo(t testing.TB, s *harness.System, path, token, lastEventID string) (response *http.Response, next func() (event, bool)) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, http.NoBody)
+	return subscribeOver(t, new(http.Client), s.URL+path, token, lastEventID)
+}
+
+func subscribeOver(t testing.TB, over *http.Client, url, token, lastEventID string) (response *http.Response, next func() (event, bool)) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +56,7 @@ func subscribeTo(t testing.TB, s *harness.System, path, token, lastEventID strin
 	if lastEventID != "" {
 		request.Header.Set("Last-Event-Id", lastEventID)
 	}
-	response, err = new(http.Client).Do(request)
+	response, err = over.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

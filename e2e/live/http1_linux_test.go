@@ -16,21 +16,30 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// Over HTTP/1, the connection of a stream is its own, by which it continues after its
-// method has returned.
-func TestAStreamOverHTTP1NamesChangesAndEndsWithItsReason(t *testing.T) {
+// A stream continues after its method has returned: over HTTP/1 by its connection.
+func TestAStreamThatContinuesNamesChangesAndEndsWithItsReason(t *testing.T) {
 	t.Parallel()
+	for version, over := range map[string]*http.Client{"HTTP/1.1": new(http.Client), "HTTP/2": harness.H2C} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			continues(t, over)
+		})
+	}
+}
+
+func continues(t *testing.T, over *http.Client) {
+	t.Helper()
 	s := harness.Start(t, harness.ThreeProcesses, harness.WithSettings("GATEHOUSE_THROTTLE=off"))
 	ada := s.SignUp(t, "ada@example.com")
 	watchers := map[string]*watcher{}
 	for name, options := range protocols {
-		if name == "grpc" {
+		if name == "grpc" && over != harness.H2C {
 			continue // HTTP/2 alone
 		}
-		watchers[name] = watch(t, s.ClientOver(new(http.Client), ada.Access, options...), "")
+		watchers[name] = watch(t, s.ClientOver(over, ada.Access, options...), "")
 		watchers[name].next(t, "the beginning", (*bffv1.WatchMeResponse).GetComplete)
 	}
-	_, next := subscribe(t, s, ada.Access, "")
+	_, next := subscribeOver(t, over, s.URL+"/api/v1/me:watch", ada.Access, "")
 	harness.Eventually(t, 20*time.Second, "the profile is made", func() error {
 		_, err := ada.Client().Account.UpdateMe(t.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Augusta"}})
 		return err
@@ -87,11 +96,18 @@ func TestAClientThatLeavesMakesRoom(t *testing.T) {
 	defer leave()
 	var all [perCaller]*idle
 	for i := range all {
-		if i%2 == 0 {
-			all[i] = openIdle(ctx, t, s, ada.Access)
+		over := http.DefaultClient
+		switch i {
+		case 0:
+			all[i] = openIdle(ctx, t, s, ada.Access, &http.Client{Transport: &http.Transport{}})
 			continue
+		case 1:
+			all[i] = openIdle(ctx, t, s, ada.Access, harness.H2C)
+			continue
+		case 2:
+			over = harness.H2C
 		}
-		stream, err := s.ClientOver(new(http.Client), ada.Access).Account.WatchMe(ctx, &bffv1.WatchMeRequest{})
+		stream, err := s.ClientOver(over, ada.Access).Account.WatchMe(ctx, &bffv1.WatchMeRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -86,6 +86,7 @@ func Handle(mux *rpc.Mux, prefix string) {
 		m := &method{policy: p, parameters: parametersOf(p.Descriptor.Input(), path, rule.GetBody())}
 		if streams {
 			front.streams[path] = m
+			mux.StreamsAt(path)
 			continue
 		}
 		front.methods[p.Procedure] = m

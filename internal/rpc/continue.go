@@ -27,15 +27,19 @@ type Converter interface {
 }
 
 // continueStreams offers streams to continue after their methods have returned (package
-// continuation): those over HTTP/1, whose connection is theirs alone. Of the chain, the log
-// and the metrics know when such a stream has ended; a span ends when the method returns.
+// continuation), where the server lets their responses go on. Of the chain, the log and the
+// metrics know when such a stream has ended; a span ends when the method returns.
 func continueStreams(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor != 1 || !canTakeOver(w) || strings.HasPrefix(contentType(r), "application/grpc") && !strings.HasPrefix(contentType(r), "application/grpc-web") {
+		if !serve.CanTakeOver(w, r) || r.ProtoMajor == 1 && isGRPC(contentType(r)) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		offer := &continuation.Offer{Accepted: func() { w.Header().Set("Connection", "close") }}
+		offer := &continuation.Offer{Accepted: func() {
+			if r.ProtoMajor == 1 {
+				w.Header().Set("Connection", "close")
+			}
+		}}
 		next.ServeHTTP(&continuingWriter{w, offer}, r.WithContext(continuation.With(r.Context(), offer)))
 		if offer.Stream() != nil {
 			takeOver(w, r, offer, panicLog{logger, r.URL.Path})
@@ -43,37 +47,30 @@ func continueStreams(logger *slog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// takeOver lets a stream continue over its connection.
+// isGRPC reports whether a content type is gRPC's, whose end is in trailers. That of
+// gRPC-Web is not.
+func isGRPC(contentType string) bool {
+	return strings.HasPrefix(contentType, "application/grpc") && !strings.HasPrefix(contentType, "application/grpc-web")
+}
+
+// takeOver lets a stream continue.
 func takeOver(w http.ResponseWriter, r *http.Request, offer *continuation.Offer, panics panicLog) {
 	stream := offer.Stream()
-	connection, err := serve.TakeOver(w, r, stream.Stop)
+	taken, err := serve.TakeOver(w, r, stream.Stop)
 	if err != nil { // the client has gone
 		stream.Start(&enveloped{offer: offer, panics: panics, out: failingWriter{err}})
 		stream.Lost()
 		return
 	}
-	transport := &enveloped{offer: offer, panics: panics, connection: connection, out: connection, contentType: contentType(r), codec: connectproto.NewBinaryCodec()}
+	transport := &enveloped{offer: offer, panics: panics, taken: taken, out: taken, contentType: contentType(r), codec: connectproto.NewBinaryCodec()}
 	if strings.HasSuffix(transport.contentType, "+json") {
 		transport.codec = newJSONCodec()
 	}
 	if converter, ok := w.(Converter); ok {
-		transport.out = converter.Convert(connection)
+		transport.out = converter.Convert(taken)
 	}
-	connection.Watch(func() { panics.recovering(stream.Lost) }) // before the stream can end, with which the server stops waiting
+	taken.Watch(func() { panics.recovering(stream.Lost) }) // before the stream can end, with which the server stops waiting
 	stream.Start(transport)
-}
-
-func canTakeOver(w http.ResponseWriter) bool {
-	for {
-		switch writer := w.(type) {
-		case http.Hijacker:
-			return true
-		case interface{ Unwrap() http.ResponseWriter }:
-			w = writer.Unwrap()
-		default:
-			return false
-		}
-	}
 }
 
 // continuingWriter discards the end of a stream that continues.
@@ -83,6 +80,14 @@ type continuingWriter struct {
 }
 
 func (w *continuingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Header discards the trailers of gRPC.
+func (w *continuingWriter) Header() http.Header {
+	if w.offer.Stream() != nil {
+		return http.Header{}
+	}
+	return w.ResponseWriter.Header()
+}
 
 func (w *continuingWriter) Write(p []byte) (int, error) {
 	if w.offer.Stream() != nil {
@@ -94,12 +99,12 @@ func (w *continuingWriter) Write(p []byte) (int, error) {
 // Flush implements [http.Flusher].
 func (w *continuingWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
-// enveloped sends the messages of a stream that continues, in the envelopes that Connect
-// and gRPC-Web have in common.
+// enveloped sends the messages of a stream that continues, in the envelopes that all
+// protocols have in common.
 type enveloped struct {
 	offer       *continuation.Offer
 	panics      panicLog
-	connection  *serve.TakenOver // nil if it could not be taken over
+	taken       *serve.TakenOver // nil if it could not be taken over
 	out         io.Writer
 	contentType string
 	codec       connect.Codec
@@ -123,8 +128,8 @@ func (t *enveloped) Send(message proto.Message) error {
 
 // Interrupt implements [continuation.Transport].
 func (t *enveloped) Interrupt() {
-	if t.connection != nil {
-		t.connection.Interrupt()
+	if t.taken != nil {
+		t.taken.Interrupt()
 	}
 }
 
@@ -133,17 +138,17 @@ func (t *enveloped) End(err error) { t.panics.recovering(func() { t.end(err) }) 
 
 func (t *enveloped) end(err error) {
 	public := publicError(context.Background(), err)
-	if t.connection == nil {
+	if t.taken == nil {
 		t.offer.End(public)
 		return
 	}
 	gone := public.Code() == connect.CodeCanceled
 	// The server waits for it, and the process may end then: after the call is logged.
-	defer t.connection.End(gone)
+	defer t.taken.End(gone)
 	defer t.offer.End(public)
 	if !gone {
-		t.connection.LimitLast()
-		_, _ = t.out.Write(t.lastEnvelope(public))
+		t.taken.LimitLast()
+		t.sendEnd(public)
 	}
 }
 
@@ -161,24 +166,32 @@ func (l panicLog) recovering(f func()) {
 
 const trailersFlag = 0x80 // of gRPC-Web
 
-// lastEnvelope returns the envelope that ends a stream with an error.
-func (t *enveloped) lastEnvelope(public *connect.Error) []byte {
+// sendEnd sends the error that ends a stream.
+func (t *enveloped) sendEnd(public *connect.Error) {
 	request := &http.Request{Method: http.MethodPost, Header: http.Header{"Content-Type": {t.contentType}}}
 	response := bodyWriter{new(bytes.Buffer), http.Header{}}
 	_ = errorWriter.Write(response, request, public)
 	if response.Len() > 0 {
-		return response.Bytes()
+		_, _ = t.out.Write(response.Bytes())
+		return
 	}
-	// In gRPC-Web, an error without messages is in the header. After messages, the same
-	// fields are in the last envelope.
+	// An error without messages is in the header. After messages, the same fields are in
+	// trailers, and in gRPC-Web in the last envelope.
 	var fields bytes.Buffer
 	for name, values := range response.header {
-		if name = strings.ToLower(name); strings.HasPrefix(name, "grpc-") {
-			fmt.Fprintf(&fields, "%s: %s\r\n", name, values[0])
+		lower := strings.ToLower(name)
+		switch {
+		case !strings.HasPrefix(lower, "grpc-"):
+		case isGRPC(t.contentType):
+			t.taken.SetTrailer(name, values[0])
+		default:
+			fmt.Fprintf(&fields, "%s: %s\r\n", lower, values[0])
 		}
 	}
-	envelope := binary.BigEndian.AppendUint32([]byte{trailersFlag}, uint32(fields.Len())) //nolint:gosec // short
-	return append(envelope, fields.Bytes()...)
+	if fields.Len() > 0 {
+		envelope := binary.BigEndian.AppendUint32([]byte{trailersFlag}, uint32(fields.Len())) //nolint:gosec // short
+		_, _ = t.out.Write(append(envelope, fields.Bytes()...))
+	}
 }
 
 // bodyWriter holds a response.

@@ -1,14 +1,11 @@
 package rpc_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -46,12 +43,23 @@ func (l slowLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// continued serves a method whose streams continue as stream says, and opens one over
-// HTTP/1 of which nothing is read.
-func continued(t *testing.T, log io.Writer, stream interface {
+// inVersions runs a test over each version of HTTP.
+func inVersions(t *testing.T, run func(*testing.T, *http.Client)) {
+	t.Helper()
+	for version, protocol := range map[string]func(*http.Protocols, bool){"HTTP/1.1": (*http.Protocols).SetHTTP1, "HTTP/2": (*http.Protocols).SetUnencryptedHTTP2} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			run(t, rpctest.NewHTTPClient(t, protocol))
+		})
+	}
+}
+
+// continued serves a method whose streams continue as stream says, and opens one of which
+// nothing is read.
+func continued(t *testing.T, client *http.Client, log io.Writer, stream interface {
 	continuation.Stream
 	onEnd() func(error)
-}) (conn net.Conn, stop context.CancelFunc, stopped <-chan error) {
+}) (response *http.Response, stop context.CancelFunc, stopped <-chan error) {
 	t.Helper()
 	spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeServer)
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.NewTextHandler(log, nil))}, func(server *connect.Server) {
@@ -71,22 +79,22 @@ func continued(t *testing.T, log io.Writer, stream interface {
 		}})
 	})
 	url, stop, stopped := rpctest.ServeStoppable(t, server.Mux(rpctest.IsReady))
-	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+spec.Procedure, bytes.NewReader(binary.BigEndian.AppendUint32([]byte{0}, 0)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: here\r\nContent-Type: application/connect+proto\r\nAuthorization: Bearer %s\r\nContent-Length: 5\r\n\r\n%s",
-		spec.Procedure, rpctest.InternalToken(t, rpctest.BFFToUsers), binary.BigEndian.AppendUint32([]byte{0}, 0))
-	return conn, stop, stopped
+	request.Header.Set("Content-Type", "application/connect+proto")
+	request.Header.Set("Authorization", "Bearer "+rpctest.InternalToken(t, rpctest.BFFToUsers))
+	response, err = client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = response.Body.Close() })
+	return response, stop, stopped
 }
 
-func body(t *testing.T, conn net.Conn) string {
+func body(t *testing.T, response *http.Response) string {
 	t.Helper()
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Errorf("the body %q ended with %v", text, err)
@@ -97,16 +105,23 @@ func body(t *testing.T, conn net.Conn) string {
 // The process may end as soon as the server has stopped.
 func TestAServerStopsAfterItsContinuedStreamsAreLoggedAndTheirClientsAreLeft(t *testing.T) {
 	t.Parallel()
+	inVersions(t, stopsAfterItsStreams)
+}
+
+func stopsAfterItsStreams(t *testing.T, client *http.Client) {
+	t.Helper()
 	began, proceed := make(chan error), make(chan struct{})
 	ended := make(chan error)
 	stream := continuing{stop: make(chan error), lost: make(chan error), start: func(transport continuation.Transport) {
 		close(began)
 		<-proceed
 		transport.End(fault.New(connect.CodeAborted, "GONE", "Begin again."))
-		<-ended // the handler still runs
+		if client.Transport.(*http.Transport).Protocols.HTTP1() { // which does not wait for it
+			<-ended // the handler still runs
+		}
 	}}
 	log := slowLog{make(chan error), make(chan error)}
-	conn, stop, stopped := continued(t, log, stream)
+	response, stop, stopped := continued(t, client, log, stream)
 	rpctest.Within(t, 20*time.Second, "Start", began)
 	stop()
 	rpctest.Within(t, 20*time.Second, "Stop", stream.stop)
@@ -127,13 +142,18 @@ func TestAServerStopsAfterItsContinuedStreamsAreLoggedAndTheirClientsAreLeft(t *
 		t.Error("the server has stopped, and still reads from the client")
 	}
 	close(ended)
-	if got := body(t, conn); !strings.Contains(got, "first") || !strings.Contains(got, "GONE") {
+	if got := body(t, response); !strings.Contains(got, "first") || !strings.Contains(got, "GONE") {
 		t.Errorf("the client got %q, want a message and GONE", got)
 	}
 }
 
 func TestTheEndOfAContinuedStreamDoesNotWaitForItsReader(t *testing.T) {
 	t.Parallel()
+	inVersions(t, endsWithoutItsReader)
+}
+
+func endsWithoutItsReader(t *testing.T, client *http.Client) {
+	t.Helper()
 	ended := make(chan error)
 	stream := continuing{stop: make(chan error), lost: make(chan error), start: func(transport continuation.Transport) {
 		go func() {
@@ -142,7 +162,7 @@ func TestTheEndOfAContinuedStreamDoesNotWaitForItsReader(t *testing.T) {
 			transport.End(fault.New(connect.CodeAborted, "GONE", strings.Repeat("Begin again. ", 2<<20)))
 		}()
 	}}
-	continued(t, io.Discard, stream)
+	continued(t, client, io.Discard, stream)
 	rpctest.Within(t, 20*time.Second, "End", ended)
 	rpctest.Within(t, 20*time.Second, "Lost", stream.lost)
 }
@@ -159,6 +179,11 @@ func (l countingLog) Write(p []byte) (int, error) {
 
 func TestAPanicAfterTheMethodIsLogged(t *testing.T) {
 	t.Parallel()
+	inVersions(t, logsPanics)
+}
+
+func logsPanics(t *testing.T, client *http.Client) {
+	t.Helper()
 	log := countingLog{make(chan string, 10)}
 	ended := make(chan error)
 	stream := lostPanics{continuing{end: func(error) { panic("s3cret") }, start: func(transport continuation.Transport) {
@@ -167,9 +192,9 @@ func TestAPanicAfterTheMethodIsLogged(t *testing.T) {
 			transport.End(fault.New(connect.CodeAborted, "GONE", "Begin again."))
 		}()
 	}}}
-	conn, _, _ := continued(t, log, stream)
+	response, _, _ := continued(t, client, log, stream)
 	rpctest.Within(t, 20*time.Second, "End", ended)
-	if got := body(t, conn); !strings.Contains(got, "GONE") {
+	if got := body(t, response); !strings.Contains(got, "GONE") {
 		t.Errorf("the client got %q, want GONE", got)
 	}
 	for range 2 { // of the end of the call, and of the reader

@@ -31,6 +31,7 @@ type Mux struct {
 	pages   []Page
 	mounted []string                // the patterns of the methods and their services
 	methods map[string]http.Handler // by procedure
+	streams map[string]bool         // the paths of streams
 	// NotFound may respond to a request for a path that nothing serves, and reports whether
 	// it did; nil for never.
 	NotFound func(w http.ResponseWriter, r *http.Request) bool
@@ -51,7 +52,7 @@ type Page struct {
 // reflection and health, and /livez and /readyz. ready returns an error while the server
 // is not ready.
 func (s *Server) Mux(ready func() error) *Mux {
-	mux := &Mux{server: s, mux: http.NewServeMux(), methods: map[string]http.Handler{}}
+	mux := &Mux{server: s, mux: http.NewServeMux(), methods: map[string]http.Handler{}, streams: map[string]bool{}}
 	connecthttp.Mount(methodMux{Mux: mux, of: s}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
@@ -94,6 +95,13 @@ func (m *Mux) Join(s *Server) {
 func (m *Mux) HandlePrefix(prefix string, frontend http.Handler) {
 	m.prefix, m.frontend = prefix, frontend
 }
+
+// StreamsAt declares a path at which a [Frontend] serves a stream.
+func (m *Mux) StreamsAt(path string) { m.streams[path] = true }
+
+// Streams implements [serve.Streamer]: a stream may continue after its method has
+// returned (package continuation).
+func (m *Mux) Streams(r *http.Request) bool { return m.streams[r.URL.Path] }
 
 // Methods returns the policies of the methods that the mux serves.
 func (m *Mux) Methods() []*policy.Method { return m.server.Methods() }
@@ -216,6 +224,7 @@ func (m methodMux) Handle(pattern string, handler http.Handler) {
 		}
 		switch {
 		case p.Streams():
+			m.streams[pattern] = !p.ClientStreams()
 			handler = continueStreams(m.of.logger, serve.UntilStop(limitStream(p, handler)))
 		case m.untilStop:
 			handler = serve.UntilStop(handler)

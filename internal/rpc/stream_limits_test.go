@@ -58,8 +58,23 @@ func (w *limitedWrites) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// recorded is a mux whose responses are recorded.
+type recorded struct {
+	*rpc.Mux
+	recording http.Handler
+}
+
+func (r recorded) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	r.recording.ServeHTTP(w, request)
+}
+
 func TestOnlyAMethodThatStreamsWritesWithoutALimit(t *testing.T) {
 	t.Parallel()
+	inVersions(t, limitsWrites)
+}
+
+func limitsWrites(t *testing.T, client *http.Client) {
+	t.Helper()
 	spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeServer)
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
 		server.Register(connect.Method{Spec: spec, Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
@@ -74,11 +89,11 @@ func TestOnlyAMethodThatStreamsWritesWithoutALimit(t *testing.T) {
 	})
 	mux := server.Mux(rpctest.IsReady)
 	responses := make(chan *limitedWrites, 1)
-	url := rpctest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url := rpctest.Serve(t, recorded{mux, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		one := &limitedWrites{ResponseWriter: w}
 		mux.ServeHTTP(one, r)
 		responses <- one
-	}))
+	})})
 	for name, test := range map[string]struct {
 		token, body, reason string
 		want                []string
@@ -102,7 +117,7 @@ func TestOnlyAMethodThatStreamsWritesWithoutALimit(t *testing.T) {
 		}
 		request.Header.Set("Content-Type", "application/connect+proto")
 		request.Header.Set("Authorization", "Bearer "+test.token)
-		answer := rpctest.Send(t, request)
+		answer := rpctest.SendOver(t, client, request)
 		if !strings.Contains(answer.Body, test.reason) {
 			t.Errorf("%s: got %d %q, want %s", name, answer.Status, answer.Body, test.reason)
 		}

@@ -216,7 +216,13 @@ type Answer struct {
 func Send(t testing.TB, request *http.Request) Answer {
 	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
-	response, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(request)
+	return SendOver(t, &http.Client{Transport: transport, Timeout: 10 * time.Second}, request)
+}
+
+// SendOver makes one request.
+func SendOver(t testing.TB, client *http.Client, request *http.Request) Answer {
+	t.Helper()
+	response, err := client.Do(request)
 	if err != nil {
 		t.Fatalf("%s %s: %v", request.Method, request.URL, err)
 	}

@@ -62,7 +62,7 @@ func RunUntil(ctx context.Context, listener net.Listener, handler http.Handler, 
 	base, endCalls := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopKey{}, state))
 	defer endCalls()
 	server := &http.Server{
-		Handler:           closeAmbiguous(state.closeConnections(http.MaxBytesHandler(handler, MaxBodyBytes))),
+		Handler:           runApart(handler, closeAmbiguous(state.closeConnections(http.MaxBytesHandler(handler, MaxBodyBytes)))),
 		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -72,6 +72,8 @@ func RunUntil(ctx context.Context, listener net.Listener, handler http.Handler, 
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withFraming,
+		// A write whose client reads nothing from its connection does not end with its stream.
+		HTTP2: &http.HTTP2Config{WriteByteTimeout: writeTimeout},
 	}
 	unused := &unusedConns{conns: map[net.Conn]struct{}{}}
 	server.ConnState = unused.track
