@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -247,37 +248,8 @@ func TestEveryMethodRefusesAKeyWithoutItsScope(t *testing.T) {
 	post := func(method protoreflect.MethodDescriptor, key string) (int, http.Header, string) {
 		return w.Gateways[0].Post(t, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), key, exampleOf(t, method))
 	}
-	// streamed returns what a stream sends, as Connect frames it, until its first message or end.
-	streamed := func(method protoreflect.MethodDescriptor, key string) string {
-		message := exampleOf(t, method)
-		body := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("%s/%s/%s", w.Gateways[0].URL, method.Parent().FullName(), method.Name()), bytes.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Content-Type", "application/connect+json")
-		request.Header.Set("Authorization", "Bearer "+key)
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		head := make([]byte, 5)
-		if _, err := io.ReadFull(response.Body, head); err != nil {
-			return fmt.Sprintf("%d: %v", response.StatusCode, err)
-		}
-		rest := make([]byte, binary.BigEndian.Uint32(head[1:]))
-		_, err = io.ReadFull(response.Body, rest)
-		return fmt.Sprintf("%d %s %v", head[0], rest, err)
-	}
 	var closed, open, streams int
-	every := slices.Collect(func(yield func(string) bool) {
-		for scope := range scopes {
-			if !yield(scope) {
-				return
-			}
-		}
-	})
+	every := slices.Collect(maps.Keys(scopes))
 	everything := created(t, admin, every...)
 	without := map[string]*bffv1.CreateKeyResponse{}
 	for _, scope := range every {
@@ -296,7 +268,7 @@ func TestEveryMethodRefusesAKeyWithoutItsScope(t *testing.T) {
 		}
 		if method.IsStreamingServer() {
 			streams++
-			if body := streamed(method, key.GetSecret()); !strings.Contains(body, "SCOPE_REQUIRED") {
+			if body := firstFrame(t, w.Gateways[0].URL, method, key.GetSecret()); !strings.Contains(body, "SCOPE_REQUIRED") {
 				t.Errorf("%s: got %q, want SCOPE_REQUIRED", method.FullName(), body)
 			}
 			return
@@ -327,6 +299,31 @@ func TestEveryMethodRefusesAKeyWithoutItsScope(t *testing.T) {
 	if closed < 20 || open < 10 {
 		t.Errorf("%d methods without scopes and %d with were called, want at least 20 and 10", closed, open)
 	}
+}
+
+// firstFrame opens a stream, and returns its first message or its end as Connect frames it.
+func firstFrame(t *testing.T, address string, method protoreflect.MethodDescriptor, key string) string {
+	t.Helper()
+	message := exampleOf(t, method)
+	body := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("%s/%s/%s", address, method.Parent().FullName(), method.Name()), bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/connect+json")
+	request.Header.Set("Authorization", "Bearer "+key)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	head := make([]byte, 5)
+	if _, err := io.ReadFull(response.Body, head); err != nil {
+		return fmt.Sprintf("%d: %v", response.StatusCode, err)
+	}
+	rest := make([]byte, binary.BigEndian.Uint32(head[1:]))
+	_, err = io.ReadFull(response.Body, rest)
+	return fmt.Sprintf("%d %s %v", head[0], rest, err)
 }
 
 // exampleOf returns an empty request: the scope is checked before the message.

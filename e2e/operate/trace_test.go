@@ -134,16 +134,7 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 			s := harness.Start(t, shape, harness.WithSettings("OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_BSP_SCHEDULE_DELAY=100"))
 			ada := s.SignUp(t, "ada@example.com")
 			token := ada.Access
-			if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.accounts SET email_verified = true"); err != nil {
-				t.Fatal(err)
-			}
-			key, err := ada.Client().Account.CreateKey(t.Context(), &bffv1.CreateKeyRequest{Name: "Report", Scopes: []string{"me:read"}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := s.Client(key.GetSecret()).Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
-				t.Fatalf("GetMe with a key: %v", err)
-			}
+			callByKey(t, s, ada)
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
 			if err != nil {
 				t.Fatal(err)
@@ -200,6 +191,21 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 				t.Errorf("/metrics with traces alone: %d", status)
 			}
 		})
+	}
+}
+
+// callByKey makes a call by an API key.
+func callByKey(t *testing.T, s *harness.System, p *harness.Person) {
+	t.Helper()
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.accounts SET email_verified = true"); err != nil {
+		t.Fatal(err)
+	}
+	key, err := p.Client().Account.CreateKey(t.Context(), &bffv1.CreateKeyRequest{Name: "Report", Scopes: []string{"me:read"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Client(key.GetSecret()).Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+		t.Fatalf("GetMe with a key: %v", err)
 	}
 }
 
