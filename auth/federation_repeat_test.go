@@ -8,6 +8,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/passkeytest"
 )
 
 // owing are the visits that lead to a challenge which links the identity.
@@ -95,6 +96,27 @@ func TestARepeatedAnswerGetsTheSameChallenge(t *testing.T) {
 			_, err = f.completeWith(t, answer, test.email, "key")
 			wantReason(t, err, connect.CodeFailedPrecondition, "CHALLENGE_USED")
 		})
+	}
+}
+
+func TestARepeatedAnswerOffersThePasskeyAgain(t *testing.T) {
+	t.Parallel()
+	f := newFederated(t, withPasskeys)
+	h := &passkeyHarness{harness: f.harness, passkeys: authv1.NewPasskeyServiceClient(f.client)}
+	ada := h.newOwner(t, "ada@example.com")
+	f.verify(t, ada.account)
+	key, _ := ada.register(t, passkeytest.ES256)
+	answer := f.visit(t, false, nil)
+	first, err := f.complete(t, answer, "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := f.complete(t, answer, "key")
+	if err != nil || fmt.Sprint(again.GetChallenge().GetMethods()) != "[link password passkey]" || again.GetChallenge().GetToken() != first.GetChallenge().GetToken() {
+		t.Fatalf("repeated: got %v, %v, want %v", again, err, first)
+	}
+	if done, err := h.answer(t, again.GetChallenge(), key); err != nil || done.GetTokens() == nil || f.identities(t, ada.account) != 1 {
+		t.Errorf("got %v, %v, want a session and the identity", done, err)
 	}
 }
 
