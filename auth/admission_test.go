@@ -309,7 +309,7 @@ func (h *harness) waysIn(t *testing.T, other *providertest.Provider, account *au
 		},
 		"auth.v1.FederationService.CompleteFederatedLogin": func() (interface{ GetTokens() *authv1.Tokens }, error) {
 			h.exec(t, `INSERT INTO auth.identities (id, issuer, subject, account_id, provider) VALUES (gen_random_uuid(), $1, 'ada', $2, 'work')`, other.Issuer(), account.GetId())
-			return (&federated{h, authv1.NewFederationServiceClient(h.client), other}).signIn(t)
+			return (&federated{harness: h, federation: authv1.NewFederationServiceClient(h.client), provider: other}).signIn(t)
 		},
 		"auth.v1.SessionService.CompleteLogin": func() (interface{ GetTokens() *authv1.Tokens }, error) {
 			return h.sessions.CompleteLogin(t.Context(), &authv1.CompleteLoginRequest{ChallengeToken: h.challenged(t, account.GetEmail()).GetToken(), Proof: proof})

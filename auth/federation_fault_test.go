@@ -196,7 +196,7 @@ func TestABadProviderSignsNobodyIn(t *testing.T) {
 			}))
 		}
 	})
-	f := &federated{h, authv1.NewFederationServiceClient(h.client), p}
+	f := &federated{harness: h, federation: authv1.NewFederationServiceClient(h.client), provider: p}
 	for i, test := range bad {
 		p.Reset()
 		if test.spoil != nil {

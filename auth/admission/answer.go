@@ -386,16 +386,20 @@ func (d *Desk) owedAgain(ctx context.Context, purpose challenge.Purpose, token s
 	if err != nil {
 		return nil, err
 	}
-	return d.OwedAgain(ctx, string(further))
+	return d.OwedAgain(ctx, challenge.SignIn, string(further))
 }
 
 // OwedAgain offers a challenge once more. Errors: those of challenge.Read.
-func (d *Desk) OwedAgain(ctx context.Context, token string) (*authv1.CompleteLoginResponse, error) {
-	owed, err := challenge.Read(ctx, d.DB, challenge.SignIn, token, nil)
+func (d *Desk) OwedAgain(ctx context.Context, purpose challenge.Purpose, token string) (*authv1.CompleteLoginResponse, error) {
+	owed, err := challenge.Read(ctx, d.DB, purpose, token, nil)
 	if err != nil {
 		return nil, err
 	}
-	outcome := Outcome{Account: &authv1.Account{Id: owed.Account}, Challenge: &authv1.Challenge{Token: token, ExpiresIn: int32(owed.Left.Seconds())}}
+	again := &authv1.Challenge{Token: token, ExpiresIn: int32(owed.Left.Seconds())}
+	if owed.Pending != nil && len(owed.AMR) == 0 {
+		return &authv1.CompleteLoginResponse{Challenge: again}, d.linkAgain(ctx, owed, again)
+	}
+	outcome := Outcome{Account: &authv1.Account{Id: owed.Account}, Challenge: again}
 	if err := d.Offer(ctx, challenge.SignIn, &outcome); err != nil {
 		return nil, err
 	}

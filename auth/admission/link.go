@@ -49,33 +49,60 @@ func (d *Desk) furtherProof(ctx context.Context, tx pgx.Tx, c challenge.Challeng
 }
 
 // OfferLink writes the challenge that links an identity to an account once the account's
-// own proofs are given. The identity proves nothing until then. It returns nil for an
-// account that has neither a password nor a passkey.
-func (d *Desk) OfferLink(ctx context.Context, account *authv1.Account, pending []byte) (*authv1.Challenge, error) {
-	offered := &authv1.Challenge{Methods: []string{LinkMethod}, ExpiresIn: int32(challenge.Life.Seconds())}
-	methods, err := d.methodsOf(ctx, account.GetId())
-	if err != nil {
+// own proofs are given. The identity proves nothing until then. The transaction that
+// writes it also calls note with its token. OfferLink returns nil for an account that has
+// neither a password nor a passkey.
+func (d *Desk) OfferLink(ctx context.Context, account *authv1.Account, pending []byte, note func(tx pgx.Tx, token string) error) (*authv1.Challenge, error) {
+	methods, err := d.linkMethods(ctx, account.GetId())
+	if err != nil || len(methods) == 1 {
 		return nil, err
 	}
-	hasPassword, err := accounts.HasPassword(ctx, d.DB, account.GetId())
-	if err != nil {
-		return nil, err
-	}
-	if hasPassword {
-		offered.Methods = append(offered.Methods, string(Password))
-	}
-	if slices.Contains(methods, string(Passkey)) {
-		offered.Methods = append(offered.Methods, string(Passkey))
-	}
-	if len(offered.Methods) == 1 {
-		return nil, nil
-	}
-	offered.Token, err = d.Challenges.Issue(ctx, d.DB, challenge.Challenge{Purpose: challenge.SignIn, Account: account.GetId(), Pending: pending}, nil)
+	offered := &authv1.Challenge{Methods: methods, ExpiresIn: int32(challenge.Life.Seconds())}
+	err = d.DB.Transact(ctx, func(tx pgx.Tx) (err error) {
+		offered.Token, err = d.Challenges.Issue(ctx, tx, challenge.Challenge{Purpose: challenge.SignIn, Account: account.GetId(), Pending: pending}, nil)
+		if err != nil {
+			return err
+		}
+		return note(tx, offered.Token)
+	})
 	if err != nil {
 		return nil, err
 	}
 	countChallenge(ctx, "begun", LinkMethod)
 	return offered, d.addPasskeyOptions(ctx, challenge.SignIn, offered, account.GetId())
+}
+
+// linkMethods returns LinkMethod and the first proofs that an account can give to link an
+// identity.
+func (d *Desk) linkMethods(ctx context.Context, account string) ([]string, error) {
+	factors, err := d.methodsOf(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	hasPassword, err := accounts.HasPassword(ctx, d.DB, account)
+	if err != nil {
+		return nil, err
+	}
+	methods := []string{LinkMethod}
+	if hasPassword {
+		methods = append(methods, string(Password))
+	}
+	if slices.Contains(factors, string(Passkey)) {
+		methods = append(methods, string(Passkey))
+	}
+	return methods, nil
+}
+
+// linkAgain offers a challenge once more that links an identity and got no proof yet.
+func (d *Desk) linkAgain(ctx context.Context, c challenge.Challenge, again *authv1.Challenge) (err error) {
+	if c.Purpose == challenge.EmailCode {
+		again.Methods = []string{LinkMethod, string(EmailCode)}
+		return nil
+	}
+	if again.Methods, err = d.linkMethods(ctx, c.Account); err != nil {
+		return err
+	}
+	return d.addPasskeyOptions(ctx, c.Purpose, again, c.Account)
 }
 
 // Repeat returns what a repeated answer got the first time. Errors: failed_precondition

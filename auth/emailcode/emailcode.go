@@ -142,7 +142,10 @@ type Claim struct {
 	FirstName, LastName string
 	// NoSignUp says that only the owner of an account gets a code.
 	NoSignUp bool
-	Origin   *authv1.Origin
+	// Note is called with the challenge's token in the transaction that writes the
+	// challenge; it may be nil.
+	Note   func(tx pgx.Tx, token string) error
+	Origin *authv1.Origin
 }
 
 // Ask mails a code to an email and returns the challenge that takes it, whether or not
@@ -167,6 +170,11 @@ func (s *Service) Ask(ctx context.Context, c Claim) (*authv1.Challenge, error) {
 		remembered := state{Email: email, DeviceToken: c.DeviceToken, FirstName: c.FirstName, LastName: c.LastName, NoSignUp: c.NoSignUp}
 		if owed, err = s.write(ctx, tx, challenge.Challenge{Purpose: challenge.EmailCode, Pending: c.Pending}, mail, remembered, send); err != nil {
 			return err
+		}
+		if c.Note != nil {
+			if err := c.Note(tx, owed.GetToken()); err != nil {
+				return err
+			}
 		}
 		return s.Links.AuditRequest(ctx, tx, row, send)
 	})

@@ -77,11 +77,14 @@ func (s *Service) ListProviders(context.Context, *authv1.ListProvidersRequest) (
 type flow struct {
 	Provider, RedirectURI, Nonce, Verifier, ReturnTo string
 	Link, Fresh                                      bool
-	// Owed is the token of the challenge that the answer led to; "" for none.
-	Owed string
+	// Owed is the token of the challenge that the answer led to; "" for none. OwedFor is
+	// its purpose; "" for SignIn.
+	Owed    string
+	OwedFor challenge.Purpose `json:",omitempty"`
 	// Linked is the id of the identity that the answer linked; "" for none.
 	Linked string `json:",omitempty"`
-	// Found is who the answer was about, if the provider did not tell their email.
+	// Found is who the answer was about while the visit goes on: the provider did not tell
+	// their email, or the challenge that the answer leads to is not written yet.
 	Found *provider.Identity `json:",omitempty"`
 }
 

@@ -39,7 +39,7 @@ func (s *Service) CompleteFederatedLogin(ctx context.Context, req *authv1.Comple
 }
 
 func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginRequest, row *audit.Row) (*authv1.CompleteFederatedLoginResponse, error) {
-	id, err := answerID(req.GetIdempotencyKey(), req.GetAnswer())
+	id, err := loginID(req)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginR
 	var found entrance
 	for range loginTries {
 		err = s.DB.Transact(ctx, func(tx pgx.Tx) (err error) {
-			found, err = s.enter(ctx, tx, v, who, req, row)
+			found, err = s.enter(ctx, tx, v, who, req, id, row)
 			return err
 		})
 		if !errors.Is(err, errChanged) {
@@ -71,9 +71,9 @@ func (s *Service) login(ctx context.Context, req *authv1.CompleteFederatedLoginR
 	case found.noEmail:
 		return nil, errNoEmail
 	case found.claim != "":
-		return s.ask(ctx, v, who, found.claim, req.GetOrigin())
+		return s.ask(ctx, v, who, found.claim, id, req.GetOrigin())
 	case found.link != nil:
-		return s.offerLink(ctx, v, who, found.link, req.GetOrigin())
+		return s.offerLink(ctx, v, who, found.link, id, req.GetOrigin())
 	}
 	outcome := found.outcome
 	if found.taken {
@@ -103,9 +103,9 @@ func (s *Service) identify(ctx context.Context, v visit, req *authv1.CompleteFed
 // repeat returns what a repeated answer got the first time.
 func (s *Service) repeat(ctx context.Context, v visit, made challenge.Made) (*authv1.CompleteFederatedLoginResponse, error) {
 	again := s.Desk.Repeat
-	if made.Session == "" { // a second proof was owed
+	if made.Session == "" { // a proof was owed
 		again = func(ctx context.Context, _ challenge.Made) (*authv1.CompleteLoginResponse, error) {
-			return s.Desk.OwedAgain(ctx, v.Owed)
+			return s.Desk.OwedAgain(ctx, cmp.Or(v.OwedFor, challenge.SignIn), v.Owed)
 		}
 	}
 	answer, err := again(ctx, made)
@@ -114,8 +114,16 @@ func (s *Service) repeat(ctx context.Context, v visit, made challenge.Made) (*au
 	}, err
 }
 
+// loginID returns nil without a key. With another email, it is another answer.
+func loginID(req *authv1.CompleteFederatedLoginRequest) (challenge.Answer, error) {
+	if req.GetEmail() == "" { // as the versions before know it
+		return answerID(req.GetIdempotencyKey(), req.GetAnswer())
+	}
+	return answerID(req.GetIdempotencyKey(), &authv1.CompleteFederatedLoginRequest{Answer: req.GetAnswer(), Email: req.GetEmail()})
+}
+
 // answerID returns nil without a key.
-func answerID(key string, answer *authv1.FederatedAnswer) (challenge.Answer, error) {
+func answerID(key string, answer proto.Message) (challenge.Answer, error) {
 	if key == "" {
 		return nil, nil
 	}
@@ -129,17 +137,17 @@ func answerID(key string, answer *authv1.FederatedAnswer) (challenge.Answer, err
 
 // offerLink returns the challenge of the account that has the identity's address: the
 // present owner of a mailbox need not be the person who made the account.
-func (s *Service) offerLink(ctx context.Context, v visit, who provider.Identity, account *authv1.Account, origin *authv1.Origin) (*authv1.CompleteFederatedLoginResponse, error) {
+func (s *Service) offerLink(ctx context.Context, v visit, who provider.Identity, account *authv1.Account, id challenge.Answer, origin *authv1.Origin) (*authv1.CompleteFederatedLoginResponse, error) {
 	text, err := pending{v.Provider, who}.encode()
 	if err != nil {
 		return nil, err
 	}
-	offered, err := s.Desk.OfferLink(ctx, account, text)
+	offered, err := s.Desk.OfferLink(ctx, account, text, s.ends(ctx, v, id, challenge.SignIn))
 	if err != nil {
 		return nil, err
 	}
 	if offered == nil {
-		return s.ask(ctx, v, who, account.GetEmail(), origin)
+		return s.ask(ctx, v, who, account.GetEmail(), id, origin)
 	}
 	return &authv1.CompleteFederatedLoginResponse{Challenge: offered, ReturnTo: v.ReturnTo}, nil
 }
@@ -148,13 +156,14 @@ func (s *Service) offerLink(ctx context.Context, v visit, who provider.Identity,
 // challenge that takes it, whether or not the email has an account. Not a link: the
 // mailbox's owner would link a stranger's identity to their account by following it, while
 // a code works only in the browser that was at the provider.
-func (s *Service) ask(ctx context.Context, v visit, who provider.Identity, email string, origin *authv1.Origin) (*authv1.CompleteFederatedLoginResponse, error) {
+func (s *Service) ask(ctx context.Context, v visit, who provider.Identity, email string, id challenge.Answer, origin *authv1.Origin) (*authv1.CompleteFederatedLoginResponse, error) {
 	text, err := pending{v.Provider, who}.encode()
 	if err != nil {
 		return nil, err
 	}
 	owed, err := s.Codes.Ask(ctx, emailcode.Claim{
 		Email: email, Pending: text, FirstName: who.FirstName, LastName: who.LastName, NoSignUp: !v.provider.SignUp, Origin: origin,
+		Note: s.ends(ctx, v, id, challenge.EmailCode),
 	})
 	if err != nil {
 		return nil, err
@@ -178,7 +187,7 @@ type entrance struct {
 
 // enter admits an identity, or returns the account that its address belongs to. Errors:
 // those of unproven, permission_denied REGISTRATION_CLOSED or ACCOUNT_DISABLED.
-func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Identity, req *authv1.CompleteFederatedLoginRequest, row *audit.Row) (entrance, error) {
+func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Identity, req *authv1.CompleteFederatedLoginRequest, answer challenge.Answer, row *audit.Row) (entrance, error) {
 	id, owner, err := ownerOf(ctx, tx, who)
 	if err != nil {
 		return entrance{}, err
@@ -196,7 +205,7 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 		}
 		if verified {
 			row.Account = account.GetId()
-			return entrance{link: account}, v.challenge.Spend(ctx, tx, nil, challenge.Made{})
+			return entrance{link: account}, s.noteFound(ctx, tx, v, who)
 		}
 		account, id, err = s.takeIn(ctx, tx, v, who, account, req)
 	}
@@ -216,13 +225,9 @@ func (s *Service) enter(ctx context.Context, tx pgx.Tx, v visit, who provider.Id
 		return entrance{}, accounts.ErrDisabled
 	}
 	if outcome.Challenge != nil {
-		if err := s.noteOwed(ctx, tx, v, outcome.Challenge.GetToken()); err != nil {
+		if err := s.noteOwed(ctx, tx, v, challenge.SignIn, outcome.Challenge.GetToken()); err != nil {
 			return entrance{}, err
 		}
-	}
-	answer, err := answerID(req.GetIdempotencyKey(), req.GetAnswer())
-	if err != nil {
-		return entrance{}, err
 	}
 	return entrance{outcome: outcome, taken: owner == ""}, v.challenge.Spend(ctx, tx, answer, outcome.Session())
 }
@@ -235,16 +240,37 @@ func (s *Service) unproven(ctx context.Context, tx pgx.Tx, v visit, who provider
 	case !s.Mails.Enabled():
 		return entrance{}, errUnproven
 	case email != "":
-		return entrance{claim: email}, v.challenge.Spend(ctx, tx, nil, challenge.Made{})
+		return entrance{claim: email}, s.noteFound(ctx, tx, v, who)
 	}
-	v.Found = &who
-	return entrance{noEmail: true}, s.note(ctx, tx, v)
+	return entrance{noEmail: true}, s.noteFound(ctx, tx, v, who)
 }
 
-// noteOwed stores the token of the challenge that a visit led to, for a repeated answer.
-func (s *Service) noteOwed(ctx context.Context, tx pgx.Tx, v visit, token string) error {
-	v.Owed = token
+// noteFound stores who an answer is about, so that the visit can go on with the answer
+// repeated: it is redeemed already. Only the call that redeemed it stores that; a later one
+// could undo noteOwed.
+func (s *Service) noteFound(ctx context.Context, tx pgx.Tx, v visit, who provider.Identity) error {
+	if v.Found != nil {
+		return nil
+	}
+	v.Found = &who
 	return s.note(ctx, tx, v)
+}
+
+// noteOwed stores the challenge that a visit led to, for a repeated answer.
+func (s *Service) noteOwed(ctx context.Context, tx pgx.Tx, v visit, purpose challenge.Purpose, token string) error {
+	v.Found, v.Owed, v.OwedFor = nil, token, purpose
+	return s.note(ctx, tx, v)
+}
+
+// ends returns what ends a visit in the transaction that writes the challenge it leads to.
+// Until that is written, the visit goes on; afterwards, the answer repeated gets the same.
+func (s *Service) ends(ctx context.Context, v visit, id challenge.Answer, purpose challenge.Purpose) func(pgx.Tx, string) error {
+	return func(tx pgx.Tx, token string) error {
+		if err := s.noteOwed(ctx, tx, v, purpose, token); err != nil {
+			return err
+		}
+		return v.challenge.Spend(ctx, tx, id, challenge.Made{})
+	}
 }
 
 // note stores what is to be remembered of a visit.
