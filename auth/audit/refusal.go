@@ -26,10 +26,11 @@ func NewLog(db *database.Pool, throttle *throttle.Throttle, life time.Duration) 
 }
 
 // Refuse writes that an event was refused, for the error's reason, and returns
-// the error. An error without a reason is a fault of the system, not a refusal.
+// the error. An error without a reason is a fault of the system, not a refusal, and so is
+// one that asks for another attempt because something is unavailable.
 func (l *Log) Refuse(ctx context.Context, row Row, err error) error {
 	reason := fault.Reason(err)
-	if reason == "" {
+	if reason == "" || reason == fault.ReasonUnavailable {
 		return err
 	}
 	row.Outcome, row.Reason = Refused, reason

@@ -72,9 +72,12 @@ const (
 	// is enabled. What was never attempted and waits for an earlier event of its account is not
 	// written: the end of that one releases it.
 	releaseAll = `
-		UPDATE auth.deliveries d SET next_attempt_time = now()
-		WHERE d.webhook_id = @webhook_id AND ` + pending + ` AND (d.lease_time IS NULL OR d.lease_time <= now()) AND d.next_attempt_time > now()
-			AND (d.attempts > 0 OR NOT EXISTS (` + before + `))`
+		UPDATE auth.deliveries SET next_attempt_time = now()
+		WHERE id IN (
+			SELECT d.id FROM auth.deliveries d
+			WHERE d.webhook_id = @webhook_id AND ` + pending + ` AND (d.lease_time IS NULL OR d.lease_time <= now()) AND d.next_attempt_time > now()
+				AND (d.attempts > 0 OR NOT EXISTS (` + before + `))
+			FOR NO KEY UPDATE OF d SKIP LOCKED)`
 	giveBack = `
 		UPDATE auth.deliveries SET attempts = attempts - 1, lease_time = NULL, next_attempt_time = now()
 		WHERE id = @id AND ` + stillLeased

@@ -2,17 +2,24 @@ package webhooks
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"gatehouse/bff/watch"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
-// endGrace is how long a write to the reader may take when the stream ends.
-const endGrace = 2 * time.Second
+const (
+	// endGrace is how long a write to the reader may take when the stream ends.
+	endGrace = 2 * time.Second
+	// openLimit is how long auth may take to open its stream. Until then, nothing ends the
+	// caller's.
+	openLimit = 5 * time.Second
+)
 
 // ListenEvents implements bffv1.WebhookServiceHandler. The hub of live streams bounds it and
 // ends it, as any stream of the caller's session. The first event of the hub begins the stream
@@ -31,9 +38,11 @@ func (s *Service) ListenEvents(ctx context.Context, req *bffv1.ListenEventsReque
 	var received chan struct{} // closed when the stream of auth has ended
 	err := s.Live.Watch(ctx, s.Caller(ctx), "", func(event watch.Event) error {
 		if received == nil && event.Ended == nil {
+			opening := time.AfterFunc(openLimit, func() { cancel(fault.Unavailable()) })
 			events, id, err := s.openListener(ctx, req)
+			opening.Stop()
 			if err != nil {
-				return s.Public(ctx, err)
+				return s.Public(ctx, errors.Join(context.Cause(ctx), err))
 			}
 			listener, received = id, make(chan struct{})
 			go func() {

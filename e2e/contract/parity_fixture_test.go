@@ -203,7 +203,7 @@ func (s *subject) fill(text string) string {
 		case "mail":
 			return s.failedMail(of)
 		case "delivery":
-			return s.failedDelivery()
+			return s.failedDelivery(of)
 		case "totp":
 			return s.totp(of)
 		case "visit":
@@ -405,18 +405,20 @@ func (s *subject) failedMail(which string) (id string) {
 	return id
 }
 
-// failedDelivery inserts a dead letter of a webhook that is disabled, and returns its ID.
-func (s *subject) failedDelivery() (id string) {
+// failedDelivery inserts a dead letter of a webhook that is enabled (failed) or disabled, and
+// returns its ID.
+func (s *subject) failedDelivery(which string) (id string) {
 	s.t.Helper()
 	const insert = `
 		WITH webhook AS (
 			INSERT INTO auth.webhooks (id, url, types, enabled, disable_reason)
-			VALUES ('01900000-0000-7000-8000-00000000dead', 'https://hooks.invalid/', '{user.deleted}', false, 'gone') ON CONFLICT DO NOTHING
+			VALUES ('01900000-0000-7000-8000-00000000dead', 'https://hooks.invalid/', '{user.deleted}', true, ''),
+				('01900000-0000-7000-8000-00000000deaf', 'https://hooks.invalid/', '{user.deleted}', false, 'gone') ON CONFLICT DO NOTHING
 		), event AS (
 			INSERT INTO auth.events (type, data) VALUES ('user.deleted', '{}') RETURNING id, create_time)
 		INSERT INTO auth.deliveries (event_id, webhook_id, event_time, attempts, last_status, last_error, fail_time)
-		SELECT id, '01900000-0000-7000-8000-00000000dead', create_time, 10, 500, 'The endpoint answered with status 500.', now() FROM event RETURNING id::text`
-	if err := s.fixture.Owner.QueryRow(s.t.Context(), insert).Scan(&id); err != nil {
+		SELECT id, CASE $1 WHEN 'failed' THEN '01900000-0000-7000-8000-00000000dead' ELSE '01900000-0000-7000-8000-00000000deaf' END::uuid, create_time, 10, 500, 'The endpoint answered with status 500.', now() FROM event RETURNING id::text`
+	if err := s.fixture.Owner.QueryRow(s.t.Context(), insert, which).Scan(&id); err != nil {
 		s.t.Fatal(err)
 	}
 	return id

@@ -80,25 +80,33 @@ func (a *apart) serve(next http.Handler, r *http.Request) {
 func (a *apart) wait(r *http.Request) {
 	defer a.close()
 	<-a.returned
-	if a.panicked != nil {
-		panic(a.panicked)
-	}
-	if a.ended == nil {
+	if a.ended == nil || a.panicked != nil && a.lost == nil {
+		a.panicAgain()
 		return
 	}
 	_ = r.Body.Close()
 	r.Header, r.URL, a.returned = nil, nil, nil // the server keeps the request
-	select {
-	case <-r.Context().Done():
-	case <-a.ended:
+	if a.panicked == nil {
+		select {
+		case <-r.Context().Done():
+		case <-a.ended:
+		}
 	}
 	if a.lost != nil {
 		a.lost()
 		a.owner.readers.Done()
 	}
 	<-a.ended
+	a.panicAgain()
 	if a.cutOff && r.Context().Err() == nil {
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// panicAgain panics as the handler did, if it did, so that the server resets the stream.
+func (a *apart) panicAgain() {
+	if a.panicked != nil {
+		panic(a.panicked)
 	}
 }
 
