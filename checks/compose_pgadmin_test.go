@@ -148,6 +148,31 @@ func TestPgAdminAsksForThePasswordAndAnswersThisMachineAlone(t *testing.T) {
 	}
 }
 
+// No file of Compose passes NAME_FILE, so a secret in a file would be lost without a word.
+func TestEnvScriptWarnsOfSettingsThatNameFilesOfSecrets(t *testing.T) {
+	t.Parallel()
+	script := composefile.NewEnvScript(t)
+	path, printed, made := script.RunVerbose(t)
+	if strings.Contains(printed, "_FILE") {
+		t.Errorf("it warns of a fresh .env:\n%s", printed)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, "# USERS_URL_FILE=/is/a/comment\nSMTP_URL_FILE=/run/secrets/smtp\nGATEHOUSE_SECRET_KEY_FILE=/run/secrets/key\n"...)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, printed, secrets := script.RunVerbose(t)
+	if want := "not passed to a container: SMTP_URL_FILE GATEHOUSE_SECRET_KEY_FILE."; !strings.Contains(printed, want) || strings.Contains(printed, "USERS_URL_FILE") {
+		t.Errorf("it does not say %q of those alone:\n%s", want, printed)
+	}
+	if secrets["GATEHOUSE_SECRET_KEY"] != made["GATEHOUSE_SECRET_KEY"] {
+		t.Error("the secret key has changed")
+	}
+}
+
 // The version before made .env without the passwords of pgAdmin and the mailbox, and compose.yaml
 // asks for them.
 func TestEnvScriptAddsToAnOlderFile(t *testing.T) {

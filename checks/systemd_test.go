@@ -132,6 +132,26 @@ func TestTheSystemdUnitsGiveEachCommandItsSecrets(t *testing.T) {
 	}
 }
 
+// A unit that restarts does so without limit: by default, systemd gives up after five starts
+// within 10 s, and a database can be unreachable for longer.
+func TestTheSystemdUnitsRestartWithoutLimit(t *testing.T) {
+	t.Parallel()
+	restarting := 0
+	for unit, dropIn := range systemdUnits(t) {
+		text := unitText(t, unit, dropIn)
+		if !strings.Contains(text, "\nRestart=") {
+			continue
+		}
+		restarting++
+		if head, _, _ := strings.Cut(text, "\n[Service]\n"); !strings.Contains(head, "\nStartLimitIntervalSec=0\n") {
+			t.Errorf("%s has no StartLimitIntervalSec=0 in [Unit]", unit)
+		}
+	}
+	if restarting < 4 {
+		t.Errorf("%d units restart, want gatehouse and a unit for each role", restarting)
+	}
+}
+
 // A release has the units, and the guide names each of their files.
 func TestTheSystemdUnitsAreReleased(t *testing.T) {
 	t.Parallel()

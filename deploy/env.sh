@@ -57,6 +57,9 @@ else
 	echo "Wrote .env. The administrator's password is its GATEHOUSE_ADMIN_PASSWORD."
 fi
 
+files=$(sed -n 's/^\([A-Z_]*_FILE\)=.*/ \1/p' .env | tr -d "\n")
+[ -z "$files" ] || echo "Of .env, not passed to a container:$files. Set the names without _FILE." >&2
+
 cat <<END
 
 pgAdmin:  http://localhost:5050 once the containers run

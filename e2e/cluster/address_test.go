@@ -43,7 +43,10 @@ func newNetwork(t *testing.T) *network {
 	name := func(of string) string {
 		name := fmt.Sprintf("gatehouse-%d-%s", os.Getpid(), of)
 		if text, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
-			t.Skipf("not run: this process may not create network namespaces: %s", text)
+			if os.Geteuid() != 0 {
+				t.Skipf("not run: only root may create network namespaces: %s", text)
+			}
+			testneed.Lacks(t, fmt.Sprintf("this process may not create network namespaces: %s", text), "give it CAP_SYS_ADMIN and the program ip")
 		}
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "delete", name).Run() })
 		return name

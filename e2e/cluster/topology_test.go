@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -94,6 +95,7 @@ func newNode(t *testing.T, name string, limit string) *node {
 	n.postgres = program{name: "Postgres " + name, path: filepath.Join(binaries(t), "postgres"), as: as, args: []string{
 		"-D", n.data(), "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + dir,
 		"-c", "shared_buffers=64MB", "-c", "min_wal_size=64MB", "-c", "max_wal_size=128MB", "-c", "wal_keep_size=64MB",
+		// As in the how-to guide.
 		"-c", "wal_receiver_timeout=5s", "-c", "wal_sender_timeout=5s", "-c", "wal_retrieve_retry_interval=500ms",
 	}, ready: func() error { return expect(n.url("postgres"), "SELECT 1", 1) }}
 	return n
@@ -126,7 +128,7 @@ func (n *node) makeStandby(t *testing.T, primary *node) {
 	host, port, _ := net.SplitHostPort(primary.address)
 	run(t, n.postgres.as, []string{"PGPASSWORD=" + ownerPassword}, filepath.Join(binaries(t), "pg_basebackup"),
 		"--dbname=host="+host+" port="+port+" user=postgres application_name=standby", "--pgdata="+n.data(),
-		"--wal-method=stream", "--checkpoint=fast", "--write-recovery-conf", "--no-sync")
+		"--wal-method=stream", "--create-slot", "--slot=standby", "--checkpoint=fast", "--write-recovery-conf", "--no-sync")
 	n.postgres.start(t, n.address)
 	execute(t, primary.url("postgres"), "ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()")
 	harness.Eventually(t, 30*time.Second, "the standby is synchronous", func() error {
@@ -238,8 +240,13 @@ func haproxy(t *testing.T, roles [2]*harness.System, public, health string) prog
 	t.Helper()
 	dir := t.TempDir()
 	message := filepath.Join(dir, "unavailable.http")
+	const runAs = "    user haproxy\n    group haproxy\n"
+	keep := runAs
+	if _, err := user.Lookup("haproxy"); err != nil || os.Geteuid() != 0 {
+		keep = "" // HAProxy refuses a user that does not exist, and only root may change its own
+	}
 	text := replaced(t, "deploy/cluster/haproxy.cfg", "bind :8001", public, "bind 127.0.0.1:8009", health, "/etc/haproxy/unavailable.http", message,
-		"10.0.1.1:8001", roles[0].Roles[harness.RoleBff].Listen, "10.0.1.2:8001", roles[1].Roles[harness.RoleBff].Listen)
+		"10.0.1.1:8001", roles[0].Roles[harness.RoleBff].Listen, "10.0.1.2:8001", roles[1].Roles[harness.RoleBff].Listen, runAs, keep)
 	file := filepath.Join(dir, "haproxy.cfg")
 	answer := replaced(t, "deploy/cluster/unavailable.http")
 	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(message, []byte(answer), 0o600)); err != nil {
