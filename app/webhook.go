@@ -3,6 +3,7 @@ package app
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -63,6 +64,9 @@ type listener struct {
 	auth     bffv1.AuthServiceClient
 	webhooks bffv1.WebhookServiceClient
 	tokens   *bffv1.Tokens
+	// refreshKey is the Idempotency-Key of every attempt to exchange the refresh token, so
+	// that a repetition after a lost response gets the same tokens. Empty before the first one.
+	refreshKey string
 }
 
 func (l *listener) authorize(next connect.ClientFunc) connect.ClientFunc {
@@ -268,12 +272,18 @@ func (l *listener) stream(ctx context.Context, id *string) (*bffv1.Ended, error)
 	}
 }
 
+// refresh exchanges the refresh token. After an error the next attempt has the same key.
 func (l *listener) refresh(ctx context.Context) error {
+	if l.refreshKey == "" {
+		l.refreshKey = rand.Text()
+	}
+	ctx, info := connect.NewClientContext(ctx)
+	info.RequestHeader().Set("Idempotency-Key", l.refreshKey)
 	response, err := l.auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: l.tokens.GetRefreshToken()})
 	if err != nil {
 		return err
 	}
-	l.tokens = response.GetTokens()
+	l.tokens, l.refreshKey = response.GetTokens(), ""
 	return nil
 }
 
