@@ -239,18 +239,40 @@ func (l *listener) endOf(ctx context.Context, err error, id string) (*bffv1.Ende
 	return nil, err
 }
 
+const (
+	// longestSilence is how long a stream may send nothing until its connection counts as
+	// lost. The gateway sends a message every 15 s.
+	longestSilence = 30 * time.Second
+	refreshTimeout = 15 * time.Second
+)
+
+var errSilent = fmt.Errorf("the gateway has sent nothing for %s: check that nothing between here and the gateway holds its messages back", longestSilence)
+
 // stream prints the events of one stream. It returns its end, which is empty when the access
 // token is about to expire.
 func (l *listener) stream(ctx context.Context, id *string) (*bffv1.Ended, error) {
+	parent := ctx
+	ctx, lose := context.WithCancelCause(parent)
+	defer lose(nil)
+	silence := time.AfterFunc(longestSilence, func() { lose(errSilent) })
+	defer silence.Stop()
+	failure := func(err error) (*bffv1.Ended, error) {
+		if errors.Is(context.Cause(ctx), errSilent) {
+			err = errSilent
+		}
+		return l.endOf(parent, err, *id)
+	}
 	stream, err := l.webhooks.ListenEvents(ctx, &bffv1.ListenEventsRequest{Types: l.command.Types, ListenerId: *id})
 	if err != nil {
-		return l.endOf(ctx, err, *id)
+		return failure(err)
 	}
 	defer func() { _ = stream.Close() }()
 	for {
+		silence.Reset(longestSilence)
 		message, err := stream.Receive()
+		silence.Stop() // printing and forwarding may take their time
 		if err != nil {
-			return l.endOf(ctx, err, *id)
+			return failure(err)
 		}
 		switch *id {
 		case "":
@@ -277,6 +299,8 @@ func (l *listener) refresh(ctx context.Context) error {
 	if l.refreshKey == "" {
 		l.refreshKey = rand.Text()
 	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
 	ctx, info := connect.NewClientContext(ctx)
 	info.RequestHeader().Set("Idempotency-Key", l.refreshKey)
 	response, err := l.auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: l.tokens.GetRefreshToken()})

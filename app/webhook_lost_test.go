@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,11 +25,16 @@ type losing struct {
 	streams []func(context.Context, bffv1.WebhookServiceListenEventsServerStream) error
 	opened  []time.Time
 	keys    []string
+	stuck   bool // the first response to Refresh never comes
 }
 
 func (g *losing) Refresh(ctx context.Context, _ *bffv1.RefreshRequest) (*bffv1.RefreshResponse, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	g.keys = append(g.keys, info.RequestHeader().Get("Idempotency-Key"))
+	if len(g.keys) == 1 && g.stuck {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if len(g.keys) == 1 {
 		return nil, fault.New(connect.CodeUnavailable, "SERVICE_UNAVAILABLE", "Try again.")
 	}
@@ -56,6 +62,74 @@ func (g *losing) listen(t *testing.T, out io.Writer) {
 	if err := l.listen(ctx); err == nil {
 		t.Fatal("it listened for an hour, and the session has not ended")
 	}
+}
+
+func event(stream bffv1.WebhookServiceListenEventsServerStream, body string) error {
+	return stream.Send(&bffv1.ListenEventsResponse{ListenerId: "listener", Message: &bffv1.ListenEventsResponse_Event{Event: &bffv1.Event{Body: body}}})
+}
+
+// slow takes a minute to print an event.
+type slow struct{}
+
+func (slow) Write(text []byte) (int, error) {
+	if strings.Contains(string(text), "event") {
+		time.Sleep(time.Minute)
+	}
+	return len(text), nil
+}
+
+// A connection that is lost without a word counts as lost after 30 s; the time that an
+// event takes to print or to forward is no silence.
+func TestAListenerOpensASilentStreamAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var silent time.Time
+		gateway := &losing{streams: []func(context.Context, bffv1.WebhookServiceListenEventsServerStream) error{
+			func(ctx context.Context, stream bffv1.WebhookServiceListenEventsServerStream) error {
+				for range 3 {
+					if err := event(stream, "event"); err != nil {
+						return err
+					}
+					time.Sleep(61 * time.Second)
+				}
+				if err := event(stream, "last"); err != nil {
+					return err
+				}
+				silent = time.Now()
+				<-ctx.Done()
+				return ctx.Err()
+			},
+		}}
+		gateway.listen(t, slow{})
+		if len(gateway.opened) != 2 {
+			t.Fatalf("%d streams, want 2", len(gateway.opened))
+		}
+		if pause := gateway.opened[1].Sub(silent); pause < longestSilence || pause > longestSilence+2*time.Second {
+			t.Errorf("the second stream was opened %s after the last message, want %s and a second", pause, longestSilence)
+		}
+	})
+}
+
+func TestAListenerRepeatsARefreshWithoutAResponse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		gateway := &losing{stuck: true, streams: []func(context.Context, bffv1.WebhookServiceListenEventsServerStream) error{
+			func(_ context.Context, stream bffv1.WebhookServiceListenEventsServerStream) error {
+				if err := event(stream, "one"); err != nil {
+					return err
+				}
+				return accesstoken.ErrStale
+			},
+			func(context.Context, bffv1.WebhookServiceListenEventsServerStream) error { return accesstoken.ErrStale },
+		}}
+		gateway.listen(t, io.Discard)
+		if keys := gateway.keys; len(keys) != 2 || keys[0] != keys[1] {
+			t.Errorf("the keys of the refreshes are %q, want the same twice", keys)
+		}
+		if took := gateway.opened[1].Sub(gateway.opened[0]); took < refreshTimeout || took > 2*refreshTimeout {
+			t.Errorf("the second stream was opened after %s, want %s and a second", took, refreshTimeout)
+		}
+	})
 }
 
 // A refresh token that is exchanged twice with different keys ends its session.
