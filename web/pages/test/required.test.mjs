@@ -154,6 +154,30 @@ describe("an account at level 1, where everybody needs a second factor", () => {
     await leave();
   });
 
+  it("confirms its own in the dialog of an action, where it was set up in another browser meanwhile", async () => {
+    const email = await member(on);
+    const { page, leave } = await openAs(on, email);
+    await page.goto(`${on.url}/account/profile`);
+    await page.getByLabel("First name").fill("Grace");
+    await page.getByRole("button", { name: "Save" }).click();
+    const dialog = page.getByRole("dialog", { name: "A second factor is needed" });
+    await dialog.getByRole("button", { name: "Set up a second factor" }).waitFor();
+    const other = await openAs(on, email);
+    await other.page.goto(`${on.url}/account/factors`);
+    await other.page.getByRole("button", { name: "Set up" }).click();
+    const secret = await enrol(on, other.page, email);
+    await other.leave();
+    await dialog.getByRole("button", { name: "Set up a second factor" }).click();
+    const confirm = page.getByRole("dialog", { name: "Confirm that it is you" });
+    await confirm.getByLabel("Password", { exact: true }).fill(password);
+    assert.equal(await page.getByRole("dialog").count(), 1);
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await confirm.getByLabel("Code from your authenticator app").fill(totp(secret, 1)); // that of now was used
+    await confirm.getByRole("button", { name: "Continue" }).click();
+    await page.getByRole("status").getByText("Your profile is saved.").waitFor();
+    await leave();
+  });
+
   it("sets one up in the dialog of an action, which then goes on", async () => {
     const email = await member(on);
     const { page, leave } = await openAs(on, email);
