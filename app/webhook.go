@@ -3,6 +3,7 @@ package app
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -63,6 +64,9 @@ type listener struct {
 	auth     bffv1.AuthServiceClient
 	webhooks bffv1.WebhookServiceClient
 	tokens   *bffv1.Tokens
+	// refreshKey is the Idempotency-Key of every attempt to exchange the refresh token, so
+	// that a repetition after a lost response gets the same tokens. Empty before the first one.
+	refreshKey string
 }
 
 func (l *listener) authorize(next connect.ClientFunc) connect.ClientFunc {
@@ -235,18 +239,40 @@ func (l *listener) endOf(ctx context.Context, err error, id string) (*bffv1.Ende
 	return nil, err
 }
 
+const (
+	// longestSilence is how long a stream may send nothing until its connection counts as
+	// lost. The gateway sends a message every 15 s.
+	longestSilence = 30 * time.Second
+	refreshTimeout = 15 * time.Second
+)
+
+var errSilent = fmt.Errorf("the gateway has sent nothing for %s: check that nothing between here and the gateway holds its messages back", longestSilence)
+
 // stream prints the events of one stream. It returns its end, which is empty when the access
 // token is about to expire.
 func (l *listener) stream(ctx context.Context, id *string) (*bffv1.Ended, error) {
+	parent := ctx
+	ctx, lose := context.WithCancelCause(parent)
+	defer lose(nil)
+	silence := time.AfterFunc(longestSilence, func() { lose(errSilent) })
+	defer silence.Stop()
+	failure := func(err error) (*bffv1.Ended, error) {
+		if errors.Is(context.Cause(ctx), errSilent) {
+			err = errSilent
+		}
+		return l.endOf(parent, err, *id)
+	}
 	stream, err := l.webhooks.ListenEvents(ctx, &bffv1.ListenEventsRequest{Types: l.command.Types, ListenerId: *id})
 	if err != nil {
-		return l.endOf(ctx, err, *id)
+		return failure(err)
 	}
 	defer func() { _ = stream.Close() }()
 	for {
+		silence.Reset(longestSilence)
 		message, err := stream.Receive()
+		silence.Stop() // printing and forwarding may take their time
 		if err != nil {
-			return l.endOf(ctx, err, *id)
+			return failure(err)
 		}
 		switch *id {
 		case "":
@@ -268,12 +294,20 @@ func (l *listener) stream(ctx context.Context, id *string) (*bffv1.Ended, error)
 	}
 }
 
+// refresh exchanges the refresh token. After an error the next attempt has the same key.
 func (l *listener) refresh(ctx context.Context) error {
+	if l.refreshKey == "" {
+		l.refreshKey = rand.Text()
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	ctx, info := connect.NewClientContext(ctx)
+	info.RequestHeader().Set("Idempotency-Key", l.refreshKey)
 	response, err := l.auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: l.tokens.GetRefreshToken()})
 	if err != nil {
 		return err
 	}
-	l.tokens = response.GetTokens()
+	l.tokens, l.refreshKey = response.GetTokens(), ""
 	return nil
 }
 

@@ -347,7 +347,30 @@ describe("the API keys of a user", () => {
   });
 });
 
+/** Replaces somebody's roles, as another administrator. */
+async function setRoles(userId, roles) {
+  const other = newEmail();
+  await createAdministrator(other);
+  const call = (method, body, headers) => fetch(`${url}/bff.v1.${method}`, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) });
+  const { accessToken } = (await (await call("AuthService/Login", { email: other, password })).json()).signedIn.tokens;
+  const answer = await call("UserService/SetUserRoles", { userId, roles }, { Authorization: `Bearer ${accessToken}` });
+  assert.equal(answer.status, 200, await answer.text());
+}
+
 describe("traces", () => {
+  it("wait before they open a stream again that has ended", async () => {
+    const { page, leave } = await openAsAdministrator();
+    const opened = [];
+    await page.route("**/bff.v1.UserService/WatchTraces", route => {
+      opened.push(Date.now());
+      return route.fulfill({ status: 200, contentType: "application/connect+json", body: Buffer.from("\x02\0\0\0\x02{}", "latin1") });
+    });
+    await page.goto(`${url}/console/traces`);
+    for (const deadline = Date.now() + 60_000; opened.length < 3; await page.waitForTimeout(100)) assert.ok(Date.now() < deadline, "it is not opened again");
+    assert.ok(opened[2] - opened[0] >= 1_000, `three streams in ${opened[2] - opened[0]} ms`);
+    await leave();
+  });
+
   it("offer the second factor in place, show calls as waterfalls, and stop when paused", async () => {
     const email = newEmail();
     await createAdministrator(email);
@@ -385,6 +408,21 @@ describe("traces", () => {
     }
     await page.emulateMedia({ colorScheme: "dark" });
     await picture(page, "console-traces-waterfall-dark");
+
+    // The stream ends with its token; the page keeps what it has seen, and goes on.
+    const me = await context.request.post(`${url}/bff.v1.AccountService/GetMe`, { data: {}, headers: { "Sec-Fetch-Site": "same-origin" } });
+    assert.equal(me.status(), 200, await me.text());
+    const { user } = await me.json();
+    await Promise.all([page.waitForRequest(/\/WatchTraces$/), setRoles(user.id, ["admin", "editor"])]);
+    await page.getByLabel("Search by method, reason or request ID").fill("waterfall-");
+    const listed = page.getByRole("button", { name: "View" });
+    await listed.first().waitFor();
+    for (const deadline = Date.now() + 60_000; await listed.count() < 2;) {
+      assert.ok(Date.now() < deadline, "no call is shown after the token was replaced");
+      await fetch(`${url}/api/v1/me`, { headers: { Authorization: `Bearer ${accessToken}`, "X-Request-Id": "waterfall-2" } });
+      await page.waitForTimeout(500);
+    }
+    assert.equal(new URL(page.url()).pathname, "/console/traces");
 
     // Paused, nothing is recorded.
     await page.getByRole("button", { name: "Pause" }).click();

@@ -198,6 +198,28 @@ describe("second factors", () => {
     await leave();
   });
 
+  it("registers a passkey a while after a first attempt was cancelled", async () => {
+    const { context, page, leave } = await open();
+    const cdp = await context.newCDPSession(page);
+    await cdp.send("WebAuthn.enable");
+    await cdp.send("WebAuthn.addVirtualAuthenticator", { options: { protocol: "ctap2", transport: "internal", hasResidentKey: true, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true } });
+    await signIn(context, url, await register(url));
+    await page.goto(`${url}/account/factors`);
+    await page.evaluate(() => { navigator.credentials.create = async () => { throw new DOMException("", "NotAllowedError"); }; });
+    await page.getByRole("button", { name: "Add a passkey" }).click();
+    const dialog = page.getByRole("dialog", { name: "Add a passkey" });
+    await dialog.getByRole("button", { name: "Continue" }).click();
+    await dialog.getByText("No passkey was used.").waitFor();
+    await page.evaluate(() => {
+      delete navigator.credentials.create;
+      const now = Date.now;
+      Date.now = () => now() + 200_000;
+    });
+    await dialog.getByRole("button", { name: "Continue" }).click();
+    await page.getByRole("dialog", { name: "Store your recovery codes" }).waitFor();
+    await leave();
+  });
+
   it("registers a passkey and signs in with it by the button, and by autofill", async () => {
     const { context, page, leave } = await open();
     const cdp = await context.newCDPSession(page);

@@ -64,7 +64,11 @@ const keyLife = 100_000;
 const doubts = signal(0);
 const doubt = new Error();
 
-/** Returns an action whose calls may simply be repeated: what took effect before takes none again. */
+/**
+ * Returns an action without an idempotency key: a repeat after a failure is another call. It
+ * is for calls that take effect once however often they are made, and for those whose second
+ * effect the person sees: ReplayEvents and SendTest deliver again, RotateSecret makes another secret.
+ */
 export function useAction<A extends unknown[]>(work: (...args: A) => Promise<unknown>): Action<A> {
   return useWork((_headers, ...args: A) => work(...args), false);
 }
@@ -102,7 +106,7 @@ function useWork<A extends unknown[]>(work: (headers: HeadersInit, ...args: A) =
       const isDoubt = thrown === doubt || GatehouseError.from(thrown).reason === "IDEMPOTENCY_KEY_REUSED";
       if (isDoubt) doubts.value++;
       if (!(thrown instanceof Cancelled)) problem.value = problemOf(isDoubt ? new Refusal(t("problem.tried_before")) : thrown);
-      // A call that was refused for its rate took no effect.
+      // A call that was refused for its rate took no effect, nor did one that waits for a passkey.
       if (!problem.value?.retryable || GatehouseError.from(thrown).code === resourceExhausted) key.current = undefined;
       return false;
     } finally {

@@ -1,12 +1,14 @@
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 
 /** The data that the page shows, by name, and how to load it again. */
 const shown = new Set<readonly [name: string, reload: () => void]>();
 
 /** Loads something again when it changes elsewhere; see live.ts. */
 export function useLive(name: string, reload: () => void): void {
+  const latest = useRef(reload);
+  latest.current = reload;
   useEffect(() => {
-    const one = [name, reload] as const;
+    const one = [name, () => latest.current()] as const;
     shown.add(one);
     return () => void shown.delete(one);
   }, [name]);

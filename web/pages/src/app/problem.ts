@@ -9,6 +9,7 @@ export interface Problem {
   readonly requestId?: string;
   /** What is wrong with fields, by name: "email", "new_password". */
   readonly fields: Readonly<Record<string, string>>;
+  /** Whether the same call may succeed later. It may have taken effect unseen. */
   readonly retryable: boolean;
 }
 
@@ -24,7 +25,7 @@ export class Refusal extends Error {
 
 /** Returns a failure in the person's language. */
 export function problemOf(thrown: unknown): Problem {
-  if (thrown instanceof DOMException) return { text: t(thrown.name === "NotAllowedError" || thrown.name === "AbortError" ? "problem.passkey_cancelled" : "problem.passkey"), fields: {}, retryable: true };
+  if (thrown instanceof DOMException) return { text: t(thrown.name === "NotAllowedError" || thrown.name === "AbortError" ? "problem.passkey_cancelled" : "problem.passkey"), fields: {}, retryable: false };
   if (thrown instanceof Error && thrown.name === "NotSupportedError") return { text: t("problem.passkey_unsupported"), fields: {}, retryable: false };
   if (thrown instanceof Refusal) return { text: thrown.message, fields: {}, retryable: false };
   const error = GatehouseError.from(thrown);

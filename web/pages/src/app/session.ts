@@ -21,11 +21,23 @@ export const security = computed<Security | undefined>(() => (session.value.kind
 
 const hint = "gatehouse:signed-in";
 
+/** Where a wish waits for the link in a mail; see sign-in-flow.ts. It ends with a session, whose browser the next person may use. */
+export const wishKey = "gatehouse:wish";
+
+/** Removes something from the storage of this browser. */
+export function forget(key: string): void {
+  try {
+    localStorage.removeItem(key);
+  } catch {
+    // Storage is blocked.
+  }
+}
+
 /** Keeps in this browser that somebody is signed in, so that the first page need not ask for everybody. */
 function remember(signedIn: boolean): void {
+  if (!signedIn) return [hint, wishKey].forEach(forget);
   try {
-    if (signedIn) localStorage.setItem(hint, "1");
-    else localStorage.removeItem(hint);
+    localStorage.setItem(hint, "1");
   } catch {
     // Storage is blocked: the first page shows how to sign in.
   }

@@ -2,6 +2,7 @@ import type { Challenge, CompleteLoginResponse } from "@gatehouse/client";
 import { config } from "./config.js";
 import { returnTo } from "./return-to.js";
 import { go, here } from "./router.js";
+import { forget, wishKey } from "./session.js";
 
 const key = "gatehouse:challenge";
 
@@ -60,31 +61,29 @@ export function awaitedCode(): AwaitedCode | undefined {
 
 /** Forgets the mailed code that this browser waits for. */
 export function dropAwaitedCode(): void {
-  try {
-    localStorage.removeItem(codeKey);
-  } catch {
-    // Storage is blocked.
-  }
+  forget(codeKey);
 }
-
-const wishKey = "gatehouse:wish";
 
 /** How long the wish of somebody who waits for a mail is kept, in ms: the life of a link that verifies. */
 const wishLife = 24 * 60 * 60_000;
 
-/** Keeps the wish in the address until the link in a mail is opened, which has none. Without a wish, forgets that of before. */
-export function keepWish(): void {
+/** Keeps the wish in the address until the link in a mail to somebody is opened, which has none. Without a wish, forgets that of before. */
+export function keepWish(email: string): void {
   try {
-    localStorage.setItem(wishKey, JSON.stringify({ to: wish(), until: Date.now() + wishLife }));
+    localStorage.setItem(wishKey, JSON.stringify({ to: wish(), email: plain(email), until: Date.now() + wishLife }));
   } catch {
     // Storage is blocked: the link leads to the home of this site.
   }
 }
 
-/** Returns the wish that waits in this browser for a mailed link, and forgets it; undefined if there is none, or it has expired. */
-export function takeWish(): string | undefined {
+/** Returns an email as the API compares it. */
+const plain = (email: string) => email.trim().toLowerCase();
+
+/** Returns the wish that waits in this browser for a mailed link, and forgets it; undefined if there is none, it has expired, or another person opened the link. */
+export function takeWish(by?: string): string | undefined {
   try {
-    const { to, until } = JSON.parse(localStorage.getItem(wishKey) ?? "{}") as { to?: string; until?: number };
+    const { to, email, until } = JSON.parse(localStorage.getItem(wishKey) ?? "{}") as { to?: string; email?: string; until?: number };
+    if (by && plain(by) !== email) return undefined;
     localStorage.removeItem(wishKey);
     return until !== undefined && until > Date.now() ? returnTo(to, location.origin, config.origins) : undefined;
   } catch {
@@ -115,5 +114,6 @@ export function goOn(result: CompleteLoginResponse["result"], to = wish()): void
 
 /** Opens where the person wanted to go, which is checked, or the home of this site. */
 export function arrive(to = wish()): void {
+  forget(wishKey);
   location.replace(to ?? config.home);
 }

@@ -19,7 +19,7 @@ export function LevelAlert({ texts, done }: { texts: "console.needs" | "level.ne
       if (!(thrown instanceof Cancelled)) notice.value = problemOf(thrown).text;
     }
   };
-  const [kind, action] = lacksFactor ? ["factor", <EnrolButton key="enrol" done={done} />] : ["level", <Button key="confirm" kind="primary" onClick={() => void raise()}>{t("console.confirm")}</Button>];
+  const [kind, action] = lacksFactor ? ["factor", <EnrolButton key="enrol" elsewhere={() => void raise()} done={done} />] : ["level", <Button key="confirm" kind="primary" onClick={() => void raise()}>{t("console.confirm")}</Button>];
   const words = {
     "console.needs": kind === "factor" ? [t("console.needs_factor_title"), t("console.needs_factor")] : [t("console.needs_level_title"), t("console.needs_level")],
     "level.need": kind === "factor" ? [t("level.need_factor_title"), t("level.need_factor")] : [t("level.need_level_title"), t("level.need_level")],
@@ -39,8 +39,8 @@ export function LevelNeeded({ done }: { done: () => void }) {
   return <LevelAlert texts="level.need" done={done} />;
 }
 
-/** Sets up a second factor in place. */
-export function EnrolButton({ done }: { done: () => void }) {
+/** Sets up a second factor in place. `elsewhere` asks for it if the account has one already. */
+export function EnrolButton({ elsewhere, done }: { elsewhere: () => void; done: () => void }) {
   const [step, setStep] = useState<"enrol" | readonly string[]>();
   const finish = async () => {
     setStep(undefined);
@@ -50,7 +50,7 @@ export function EnrolButton({ done }: { done: () => void }) {
   return (
     <>
       <Button kind="primary" onClick={() => setStep("enrol")}>{t("confirm.enrol_verb")}</Button>
-      {step === "enrol" && <EnrolTotp onClose={() => setStep(undefined)} done={(codes) => (codes.length > 0 ? setStep(codes) : void finish())} />}
+      {step === "enrol" && <EnrolTotp onClose={() => setStep(undefined)} elsewhere={elsewhere} done={(codes) => (codes.length > 0 ? setStep(codes) : void finish())} />}
       {Array.isArray(step) && <RecoveryCodes codes={step as readonly string[]} onClose={() => void finish()} />}
     </>
   );

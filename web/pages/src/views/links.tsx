@@ -64,11 +64,11 @@ export function LinkVerify() {
   const [password, setPassword] = useState("");
   const [done, setDone] = useState<{ text: string; to?: string | undefined }>();
   const action = useKeyedAction(async (headers) => {
-    const { challenge } = await verify(token, password, headers);
+    const { challenge, user } = await verify(token, password, headers);
     used();
     // Where the page for the second factor is off, the app asks for it.
     if (challenge && config.linksOnly) return setDone({ text: t("link.verified_proven") });
-    const to = takeWish();
+    const to = takeWish(user?.email);
     if (!challenge) return setDone({ text: t("link.verified"), to });
     keepChallenge(challenge);
     goOn({ case: "challenge", value: challenge }, to);

@@ -23,7 +23,7 @@ const EnrolButton = lazy(() => import("./account/factors.js").then((part) => par
 function Reauthenticate({ asked }: { asked: Confirmation }) {
   const [challenge, setChallenge] = useState<Challenge>();
   // Not asked again when the factor is set up here: its recovery codes are shown first.
-  const [lacksFactor] = useState(asked.why === "level" && !security.value?.secondFactor);
+  const [lacksFactor, setLacksFactor] = useState(asked.why === "level" && !security.value?.secondFactor);
   const next = (owed: Challenge | undefined) => (owed ? setChallenge(owed) : asked.done());
   const complete = async (headers: HeadersInit, proof: Proof) => {
     const answer = await gatehouse.account.completeReauthentication({ challengeToken: challenge!.token, proof }, { headers });
@@ -35,7 +35,7 @@ function Reauthenticate({ asked }: { asked: Confirmation }) {
         <div class="stack">
           <p>{t("confirm.enrol")}</p>
           <div>
-            <EnrolButton done={() => asked.done()} />
+            <EnrolButton elsewhere={() => setLacksFactor(false)} done={() => asked.done()} />
           </div>
         </div>
       ) : (

@@ -21,7 +21,7 @@ export function SignUp() {
   const action = useKeyedAction(async (headers) => {
     const { result } = await gatehouse.auth.register({ email, password, firstName, lastName }, { headers });
     if (result.case === "signedIn") return arrive();
-    keepWish();
+    keepWish(email);
     go(keepingWish("/sign-up/check-mail"));
   });
   const below = (
@@ -70,7 +70,7 @@ export function Recover() {
   entered.email = email;
   const action = useAction(async () => {
     await gatehouse.auth.requestPasswordReset({ email });
-    keepWish();
+    keepWish(email);
     setSent(true);
   });
   const below = <a href={keepingWish("/sign-in")}>{t("ui.to_sign_in")}</a>;

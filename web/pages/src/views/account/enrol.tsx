@@ -1,9 +1,10 @@
-import type { BeginTOTPEnrolmentResponse } from "@gatehouse/client";
+import { GatehouseError, type BeginTOTPEnrolmentResponse } from "@gatehouse/client";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useAction, useKeyedAction } from "../../app/actions.js";
 import { gatehouse } from "../../app/client.js";
 import { cleanCode, createPasskey } from "../../app/proofs.js";
 import { config } from "../../app/config.js";
+import { loadSession } from "../../app/session.js";
 import { t } from "../../app/texts.js";
 import { Button } from "../../ui/button.js";
 import { CopyButton, selectText } from "../../ui/copy.js";
@@ -18,10 +19,26 @@ interface Enrolment {
   done: (codes: readonly string[]) => void;
 }
 
+interface FirstEnrolment extends Enrolment {
+  /** Asks for the second factor of the account instead: it was set up elsewhere meanwhile. */
+  elsewhere?: (() => void) | undefined;
+}
+
+/** Runs a call that sets up the first factor of an account, unless that has one already: the dialog that would confirm it may be the one around this. */
+async function first(call: () => Promise<void>, elsewhere: (() => void) | undefined): Promise<void> {
+  try {
+    await call();
+  } catch (thrown) {
+    if (!elsewhere || GatehouseError.from(thrown).reason !== "SECOND_FACTOR_REQUIRED") throw thrown;
+    await loadSession();
+    elsewhere();
+  }
+}
+
 /** Sets up an authenticator app: a QR code and its secret, then a code of the app. */
-export function EnrolTotp({ onClose, done }: Enrolment) {
+export function EnrolTotp({ onClose, elsewhere, done }: FirstEnrolment) {
   const [begun, setBegun] = useState<BeginTOTPEnrolmentResponse>();
-  const begin = useAction(async () => setBegun(await gatehouse.factors.beginTotp()));
+  const begin = useAction(() => first(async () => setBegun(await gatehouse.factors.beginTotp()), elsewhere));
   useEffect(() => {
     // Closing the confirmation cancels the enrolment.
     void begin.run().then((ok) => !ok && !begin.problem.value && onClose());
@@ -29,19 +46,19 @@ export function EnrolTotp({ onClose, done }: Enrolment) {
   return (
     <Dialog title={t("enrol.totp_title")} onClose={onClose}>
       <ErrorSummary problem={begin.problem.value} form={{ current: null }} />
-      {begun ? <FinishTotp begun={begun} done={done} /> : begin.busy.value && <Skeleton lines={5} />}
+      {begun ? <FinishTotp begun={begun} elsewhere={elsewhere} done={done} /> : begin.busy.value && <Skeleton lines={5} />}
     </Dialog>
   );
 }
 
-function FinishTotp({ begun, done }: { begun: BeginTOTPEnrolmentResponse; done: (codes: readonly string[]) => void }) {
+function FinishTotp({ begun, elsewhere, done }: { begun: BeginTOTPEnrolmentResponse } & Pick<FirstEnrolment, "elsewhere" | "done">) {
   const [code, setCode] = useState("");
   const [emailCode, setEmailCode] = useState("");
-  const finish = useKeyedAction(async (headers) => {
+  const finish = useKeyedAction((headers) => first(async () => {
     const { enrolmentToken } = begun;
     const answer = await gatehouse.account.finishTOTPEnrolment({ enrolmentToken, code: cleanCode(code), ...(begun.emailCodeSent && { emailCode: cleanCode(emailCode) }) }, { headers });
     done(answer.recoveryCodes);
-  });
+  }, elsewhere));
   return (
     <>
       <p>{t("enrol.totp_scan")}</p>

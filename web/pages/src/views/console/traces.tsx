@@ -1,6 +1,5 @@
 import { GatehouseError } from "@gatehouse/client";
 import { useEffect, useState } from "preact/hooks";
-import { unauthenticated } from "../../app/codes.js";
 import { goToSignIn, isSignedOut } from "../../app/session.js";
 import { problemOf, type Problem } from "../../app/problem.js";
 import { users } from "../../app/users-client.js";
@@ -52,7 +51,8 @@ function useTraces(paused: boolean, attempt: number): Watched & { clear: () => v
     if (paused) return;
     const stop = new AbortController();
     const follow = async () => {
-      for (let failures = 0; !stop.signal.aborted; ) {
+      for (let failures = 0; !stop.signal.aborted; failures++) {
+        let atLeast = 0;
         try {
           for await (const { traces, missed } of users.watchTraces({}, { signal: stop.signal, timeoutMs: 0 })) {
             failures = 0;
@@ -62,14 +62,14 @@ function useTraces(paused: boolean, attempt: number): Watched & { clear: () => v
         } catch (thrown) {
           if (stop.signal.aborted) return;
           const error = GatehouseError.from(thrown);
-          if (isSignedOut(error)) return goToSignIn();
+          const isStale = error.reason === "TOKEN_EXPIRED" || error.reason === "TOKEN_STALE";
+          if (isSignedOut(error) && !isStale) return goToSignIn();
           if (error.reason === "SECOND_FACTOR_REQUIRED") return setWatched((before) => ({ ...before, state: "needsLevel" }));
           // The stream ends with its token: the next one gets another.
-          if (error.code === unauthenticated && failures === 0) { failures++; continue; }
-          setWatched((before) => ({ ...before, state: { problem: problemOf(error) } }));
-          const wait = error.retryAfterMs ?? backoff[Math.min(failures++, backoff.length - 1)]!;
-          await new Promise((resolve) => setTimeout(resolve, wait));
+          if (!isStale || failures > 0) setWatched((before) => ({ ...before, state: { problem: problemOf(error) } }));
+          atLeast = error.retryAfterMs ?? 0;
         }
+        await new Promise((resolve) => setTimeout(resolve, Math.max(atLeast, backoff[Math.min(failures, backoff.length - 1)]!)));
       }
     };
     void follow();

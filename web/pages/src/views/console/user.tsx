@@ -8,6 +8,7 @@ import { Button, ButtonLink } from "../../ui/button.js";
 import { Card, DescriptionList, Timestamp } from "../../ui/data.js";
 import { Badge, EmptyState, ErrorState, Skeleton } from "../../ui/feedback.js";
 import type { Params } from "../../app/router.js";
+import { needsLevel } from "../loaded.js";
 import { ConsolePage } from "./frame.js";
 import { Actions } from "./user-actions.js";
 import { EditProfile } from "./user-forms.js";
@@ -30,6 +31,7 @@ function Detail({ id }: { id: string }) {
   const [after, setAfter] = useState<User>();
   const [changes, setChanges] = useState(0);
   useLive(id, () => {
+    if (needsLevel(found)) return; // the person has refused to confirm who they are
     setChanges((times) => times + 1);
     found.reload();
   });

@@ -10,7 +10,7 @@ import { Button } from "../../ui/button.js";
 import { DataTable, Timestamp, type Column } from "../../ui/data.js";
 import { Badge, EmptyState } from "../../ui/feedback.js";
 import { SearchField, Select } from "../../ui/fields.js";
-import { Loaded } from "../loaded.js";
+import { Loaded, needsLevel } from "../loaded.js";
 import { CreateUser } from "./create-user.js";
 import { ConsolePage } from "./frame.js";
 
@@ -64,7 +64,8 @@ function UserList() {
     (signal) => confirmed(() => client.listUsers({ pageSize: 25, query: asked, status: Number(status) as UserStatus, orderBy, pageToken }, { signal })),
     [asked, status, orderBy, pageToken],
   );
-  useLive(anyUser, found.reload);
+  // A change elsewhere must not ask again for what the person has refused to confirm.
+  useLive(anyUser, () => needsLevel(found) || found.reload());
   const sorting: Record<string, Partial<Column<User>>> = {
     email: { onSort: () => setOrderBy("email"), sorted: orderBy === "email" ? "ascending" : undefined },
     created: { onSort: () => setOrderBy(orderBy === "create_time desc" ? "create_time" : "create_time desc"), sorted: orderBy === "create_time desc" ? "descending" : orderBy === "create_time" ? "ascending" : undefined },
