@@ -126,6 +126,7 @@ function watchOf<Changed>(session: LiveSession, source: Source<Changed>): (liste
             tabs?.postMessage(news);
             tell(news);
           });
+          signal.throwIfAborted(); // it is of the person before, or nobody waits for it
           if (onRefused) safely(() => onRefused(refusal));
           if (refusal.code === Code.Unauthenticated) await signIn(); // no tab is signed in
         };
@@ -191,6 +192,7 @@ async function read<Changed>(
   cursor: string,
   tell: (news: News) => void,
 ): Promise<GatehouseError | undefined> {
+  signal.throwIfAborted();
   const stream = new AbortController();
   const abort = () => stream.abort();
   signal.addEventListener("abort", abort);
@@ -216,6 +218,7 @@ async function read<Changed>(
   } finally {
     clearTimeout(silence);
     signal.removeEventListener("abort", abort);
+    abort(); // leaving the loop does not close the stream
   }
 }
 

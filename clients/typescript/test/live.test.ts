@@ -99,6 +99,32 @@ describe("a watch goes on while the session lives", () => {
   });
 });
 
+test("a watch closes the stream that it replaces when a refresh is due, so that one is open", async () => {
+  const open = new Set<AbortSignal>();
+  let opened = 0;
+  const gatehouse = client({
+    baseUrl: proxy.url,
+    fetch: async (input, init) => {
+      const answer = await fetch(input, init);
+      if (!String(input).endsWith("/WatchMe")) return answer;
+      const signal = init!.signal!;
+      open.add(signal);
+      signal.addEventListener("abort", () => open.delete(signal));
+      if (++opened > 3) return answer;
+      const refreshDue = Buffer.from(JSON.stringify({ refreshDue: {} }));
+      const due = new TransformStream<Uint8Array, Uint8Array>({
+        transform: (chunk, to) => (to.enqueue(chunk), to.enqueue(Uint8Array.of(0, 0, 0, 0, refreshDue.length, ...refreshDue))),
+      });
+      return new Response(answer.body!.pipeThrough(due), answer);
+    },
+  });
+  const { email } = await signUp(gatehouse);
+  const { told } = watchMe(gatehouse);
+  await eventually(async () => opened === 4 && open.size === 1);
+  await tells(told, email);
+  expect([opened, open.size, proxy.calls("Refresh").length]).toEqual([4, 1, 3]);
+});
+
 describe("a watch begins again", () => {
   test("when another person signs in, who has seen nothing yet", async () => {
     const gatehouse = client({ baseUrl: proxy.url });
@@ -140,6 +166,19 @@ describe("a watch begins again", () => {
 });
 
 describe("a watch that is not permitted says so, once", () => {
+  test("but not after it was stopped", async () => {
+    let asked!: () => void, answer!: (fault: Fault) => void;
+    const [asks, held] = [new Promise<void>((resolve) => (asked = resolve)), new Promise<Fault>((resolve) => (answer = resolve))];
+    proxy.fault = (path) => (path.endsWith("/GetMe") && proxy.calls("GetMe").length === 1 ? (asked(), held) : "none");
+    const gatehouse = client({ baseUrl: proxy.url });
+    const { refusals } = watchMe(gatehouse);
+    await asks; // whether somebody is signed in
+    stops.pop()!();
+    answer("none");
+    for (let calls = 0; calls < 3; calls++) await gatehouse.account.getMe({}).catch(() => {}); // the other one has been answered
+    expect([refusals, proxy.calls("WatchMe").length]).toEqual([[], 1]);
+  });
+
   test("to a person without the role, until an administrator signs in", async () => {
     const gatehouse = client({ baseUrl: proxy.url });
     const { email, id } = await signUp(gatehouse);
