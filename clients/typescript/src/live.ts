@@ -172,7 +172,7 @@ async function follow<Changed>(
       await session.refresh().catch(() => {});
       continue;
     }
-    if (isRefusal(error, Code.PermissionDenied)) return error;
+    if (isRefusal(error, Code.PermissionDenied) || error.reason === "SECOND_FACTOR_REQUIRED") return error;
     if (isRefusal(error, Code.Unauthenticated)) {
       // Only a call shows whether the session lives, and tells the client if it has ended.
       const refusal = await session.account.getMe({}).then(() => undefined, GatehouseError.from);

@@ -193,6 +193,18 @@ describe("a watch that is not permitted says so, once", () => {
     expect(refusals).toHaveLength(1);
   });
 
+  test("to a session that needs a second factor", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
+    const { email } = await signUp(gatehouse);
+    failNext("WatchMe", { code: "failed_precondition", reason: "SECOND_FACTOR_REQUIRED" }, 1);
+    const { told, refusals } = watchMe(gatehouse);
+    await eventually(async () => refusals.length > 0);
+    expect(refusals.map(({ reason }) => reason)).toEqual(["SECOND_FACTOR_REQUIRED"]);
+    await gatehouse.auth.login({ email, password });
+    await eventually(async () => told.includes("complete"));
+    expect([refusals.length, proxy.calls("WatchMe").length]).toEqual([1, 2]);
+  });
+
   test("to an API key without the scope, and to one that is revoked", async () => {
     const email = newEmail();
     await (await administrator()).users.createUser({ user: { email }, password }); // whose email counts as verified
