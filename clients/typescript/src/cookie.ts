@@ -1,4 +1,5 @@
 import { Code, ConnectError, createClient, type Interceptor, type Transport, type UnaryRequest } from "@connectrpc/connect";
+import { channel } from "./channel.js";
 import { GatehouseError } from "./error.js";
 import type { Emitter } from "./events.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
@@ -13,16 +14,6 @@ const cookiesRejected =
   "The browser rejected the session's cookies. Serve the page and the gateway from the same site " +
   "(localhost and 127.0.0.1 are different sites), or use the bearer mode.";
 
-/** Returns the channel to the other tabs; undefined if the browser lacks or forbids it. Those tabs then learn of changes from their next call. */
-function channel(key: string): BroadcastChannel | undefined {
-  if (typeof document === "undefined" || typeof BroadcastChannel === "undefined") return undefined;
-  try {
-    return new BroadcastChannel(key);
-  } catch {
-    return undefined; // an opaque origin, or storage is blocked
-  }
-}
-
 /**
  * CookieSession keeps the tokens in HttpOnly cookies, which the gateway refreshes.
  * It learns of the session's state from the outcome of calls.
@@ -31,7 +22,7 @@ export class CookieSession {
   readonly #emitter: Emitter;
   readonly #account;
   readonly #auth;
-  readonly #tabs: BroadcastChannel | undefined;
+  readonly #tabs: BroadcastChannel | undefined; // without it, those tabs learn of changes from their next call
   #signedIn = false;
   #sessions = 0; // that began or ended
 

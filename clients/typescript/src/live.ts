@@ -1,4 +1,5 @@
 import { Code, type CallOptions, type Client } from "@connectrpc/connect";
+import { channel } from "./channel.js";
 import { GatehouseError } from "./error.js";
 import type { Emitter } from "./events.js";
 import type { AccountService } from "./gen/bff/v1/account_service_pb.js";
@@ -95,9 +96,9 @@ interface Message<Changed> {
 
 /**
  * Returns the function that watches a source. All tabs share one stream: the one that holds
- * a Web Lock has it, and tells the others through a BroadcastChannel. A browser without Web
- * Locks has a stream in each tab. A tab that may not watch leaves the lock to the others, so
- * that each of them learns of the refusal, and none waits for it.
+ * a Web Lock has it, and tells the others through a BroadcastChannel. A tab that lacks one
+ * of them, or may not use it, has a stream of its own. A tab that may not watch leaves the
+ * lock to the others, so that each of them learns of the refusal, and none waits for it.
  */
 function watchOf<Changed>(session: LiveSession, source: Source<Changed>): (listener: (news: News) => void, onRefused?: Refused) => () => void {
   const name = `${session.key}:${source.name}`;
@@ -114,8 +115,8 @@ function watchOf<Changed>(session: LiveSession, source: Source<Changed>): (liste
       turn.abort();
       turn = new AbortController();
     });
-    const locks = typeof document === "undefined" || typeof BroadcastChannel === "undefined" ? undefined : globalThis.navigator?.locks;
-    const tabs = locks && new BroadcastChannel(name);
+    const tabs = globalThis.navigator?.locks && channel(name);
+    let locks = tabs && navigator.locks;
     if (tabs) tabs.onmessage = ({ data }: MessageEvent<News>) => tell(data);
     const run = async () => {
       while (!stopped) {
@@ -130,11 +131,14 @@ function watchOf<Changed>(session: LiveSession, source: Source<Changed>): (liste
           if (onRefused) safely(() => onRefused(refusal));
           if (refusal.code === Code.Unauthenticated) await signIn(); // no tab is signed in
         };
+        let leads = !locks;
         try {
-          await (locks ? locks.request(name, { signal }, lead) : lead());
+          await (locks ? locks.request(name, { signal }, () => ((leads = true), lead())) : lead());
           await signIn();
         } catch (thrown) {
-          if (!signal.aborted) throw thrown;
+          if (signal.aborted) continue;
+          if (leads) throw thrown;
+          locks = undefined; // the page may not have them
         }
       }
     };

@@ -145,6 +145,30 @@ for (const mode of ["bearer", "cookie"]) {
   });
 }
 
+test.each(["locks", "channels"])("a tab that may not use %s has a stream of its own", async (denied) => {
+  const { tabs, email } = await threeTabs();
+  const faults: string[] = [];
+  tabs[0].on("pageerror", ({ message }) => faults.push(message));
+  await tabs[0].evaluate((denied) => {
+    const deny = () => new DOMException("denied", "SecurityError"); // as in a page of an opaque origin
+    if (denied === "locks") navigator.locks.request = () => Promise.reject(deny());
+    else {
+      window.BroadcastChannel = class {
+        constructor() {
+          throw deny();
+        }
+      } as unknown as typeof BroadcastChannel;
+    }
+    window.changes = [];
+    window.gatehouse.watchMe(({ parts, complete }) => window.changes.push(complete ? "complete" : parts.join()));
+  }, denied);
+  await tabs[0].waitForFunction(() => window.changes.includes("complete"));
+  const elsewhere = client();
+  await elsewhere.auth.login({ email, password });
+  await tabs[0].waitForFunction(() => window.changes.some((parts) => parts.includes("sessions")));
+  expect(faults).toEqual([]);
+});
+
 test("a listener that throws ends no stream, and starves no other listener of any tab", async () => {
   let streams = 0;
   context.on("request", (request) => {
