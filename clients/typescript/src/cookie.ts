@@ -5,7 +5,7 @@ import type { Emitter } from "./events.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import type { Reason } from "./reasons.js";
-import { isEnding, needsNoSession, signInOf } from "./signin.js";
+import { isEnding, needsNoSession, nextTokensOf, signInOf } from "./signin.js";
 
 /** Reasons that the gateway fixes itself, by a refresh, when the call is repeated. */
 const fixedByRetry: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRED", "TOKEN_STALE"]);
@@ -23,6 +23,7 @@ export class CookieSession {
   readonly #account;
   readonly #auth;
   readonly #tabs: BroadcastChannel | undefined; // without it, those tabs learn of changes from their next call
+  readonly #rights: BroadcastChannel | undefined;
   #signedIn = false;
   #sessions = 0; // that began or ended
 
@@ -33,6 +34,8 @@ export class CookieSession {
     this.#account = createClient(AccountService, transport);
     this.#tabs = channel(key);
     if (this.#tabs) this.#tabs.onmessage = ({ data }) => (data === "signedIn" ? this.#setSignedIn() : this.#setSignedOut());
+    this.#rights = channel(`${key}:rights`);
+    if (this.#rights) this.#rights.onmessage = () => this.#emitter.emit("rightsChanged", {});
   }
 
   readonly interceptor: Interceptor = (next) => async (call) => {
@@ -51,6 +54,7 @@ export class CookieSession {
     const response = await this.#authorized(call, next);
     if (isEnding(call)) this.#end();
     else this.#signedIn = true;
+    if (!response.stream && nextTokensOf(response)) this.#changeRights();
     return response;
   };
 
@@ -70,13 +74,15 @@ export class CookieSession {
     return this.#sessions;
   }
 
-  /** Makes the gateway replace the tokens now. */
-  async refresh(): Promise<void> {
+  /** Makes the gateway replace the tokens now. Only the caller can know whether their rights may differ. */
+  async refresh(rightsMayDiffer = true): Promise<void> {
     await this.#auth.refresh({});
+    if (rightsMayDiffer) this.#changeRights();
   }
 
   close(): void {
     this.#tabs?.close();
+    this.#rights?.close();
   }
 
   async #authorized(call: UnaryRequest, next: Parameters<Interceptor>[0]) {
@@ -103,6 +109,11 @@ export class CookieSession {
       if (error.reason !== "TOKEN_MISSING") return; // the cookies arrived, or the next call reports the error
       throw new ConnectError(cookiesRejected, Code.FailedPrecondition, undefined, undefined, error);
     }
+  }
+
+  #changeRights() {
+    this.#emitter.emit("rightsChanged", {});
+    this.#rights?.postMessage("");
   }
 
   #setSignedIn() {

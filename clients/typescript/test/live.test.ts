@@ -1,7 +1,7 @@
 import { Code } from "@connectrpc/connect";
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from "vitest";
 import { createGatehouse, type Change, type Gatehouse, type GatehouseError, type UsersChange } from "../src/index.js";
-import { administrator, client, eventually, newEmail, password, signUp } from "./harness.js";
+import { administrator, client, eventually, newEmail, password, signUp, totp } from "./harness.js";
 import { FaultyProxy, type Fault } from "./faulty-proxy.js";
 
 let proxy: FaultyProxy;
@@ -162,6 +162,54 @@ describe("a watch begins again", () => {
     await gatehouse.auth.login({ email, password });
     await eventually(async () => told.slice(from).includes("complete"));
     await tells(told, email);
+  });
+});
+
+describe("a refused watch makes another attempt", () => {
+  test("when a refresh finds that the roles have changed, and not before", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
+    const { id } = await signUp(gatehouse);
+    const [told, refusals]: [UsersChange[], GatehouseError[]] = [[], []];
+    stops.push(gatehouse.watchUsers((change) => void told.push(change), (error) => refusals.push(error)));
+    await eventually(async () => refusals.length > 0);
+    await gatehouse.refresh();
+    await gatehouse.refresh();
+    expect(proxy.calls("WatchUsers")).toHaveLength(1);
+    await (await administrator()).users.setUserRoles({ userId: id, roles: ["admin"] });
+    await gatehouse.refresh();
+    await eventually(async () => told.some(({ complete }) => complete));
+    expect([refusals.length, proxy.calls("WatchUsers").length]).toEqual([1, 2]);
+  });
+
+  test("after a step-up", async () => {
+    const email = newEmail();
+    await (await administrator()).users.createUser({ user: { email }, password }); // whose email counts as verified
+    const gatehouse = client({ baseUrl: proxy.url });
+    await gatehouse.auth.login({ email, password });
+    failNext("WatchMe", { code: "failed_precondition", reason: "SECOND_FACTOR_REQUIRED" }, 1);
+    const { told, refusals } = watchMe(gatehouse);
+    await eventually(async () => refusals.length > 0);
+    const { enrolmentToken, secret } = await gatehouse.factors.beginTotp();
+    await gatehouse.factors.finishTotp({ enrolmentToken, code: totp(secret, -1) });
+    await eventually(async () => told.includes("complete"));
+    expect(refusals).toHaveLength(1);
+  });
+
+  test("when the step-up ends while it is being refused", async () => {
+    const email = newEmail();
+    await (await administrator()).users.createUser({ user: { email }, password });
+    const gatehouse = client({ baseUrl: proxy.url });
+    await gatehouse.auth.login({ email, password });
+    let refuse!: (fault: Fault) => void;
+    const held = new Promise<Fault>((resolve) => (refuse = resolve));
+    proxy.fault = (path) => (path.endsWith("/WatchMe") && proxy.calls("WatchMe").length === 1 ? held : "none");
+    const { told, refusals } = watchMe(gatehouse);
+    await eventually(async () => proxy.calls("WatchMe").length === 1);
+    const { enrolmentToken, secret } = await gatehouse.factors.beginTotp();
+    await gatehouse.factors.finishTotp({ enrolmentToken, code: totp(secret, -1) });
+    refuse({ code: "failed_precondition", reason: "SECOND_FACTOR_REQUIRED" });
+    await eventually(async () => told.includes("complete"));
+    expect(refusals).toEqual([]);
   });
 });
 
