@@ -152,6 +152,24 @@ func TestAStreamIsAliveAndAsksForARefreshAndEndsWithItsToken(t *testing.T) {
 	})
 }
 
+// Until the answer about the key expires, another stream would have the same expiry.
+func TestAStreamOfAnAPIKeyAsksForNoRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(secret)
+		b.begin()
+		who := principal("ada")
+		who.Limited, who.Expire = true, time.Now().Add(2*time.Minute)
+		r := b.open(t, who, "")
+		b.run(2*time.Minute + time.Second)
+		if err := <-r.err; fault.Reason(err) != "TOKEN_EXPIRED" {
+			t.Errorf("the stream ended with %v, want TOKEN_EXPIRED", err)
+		}
+		if got := r.all(); len(got) < 8 || slices.ContainsFunc(got, func(e Event) bool { return e.RefreshDue }) {
+			t.Errorf("the stream sent %+v, want that it is alive, and no refresh", got)
+		}
+	})
+}
+
 func TestAStreamEndsWhenItsTokenIsRevoked(t *testing.T) {
 	for name, one := range map[string]struct {
 		message *authv1.WatchRevocationsResponse

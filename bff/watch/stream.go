@@ -195,7 +195,7 @@ func (s *stream) sweep(now time.Time) {
 	switch {
 	case left <= 0:
 		s.end(access.ErrTokenExpired)
-	case left <= refreshAhead && !s.asked:
+	case left <= refreshAhead && !s.asked && !s.who.Limited: // the holder of an API key has nothing to refresh
 		s.asked, s.refreshDue = true, true
 		s.signal()
 	}

@@ -21,7 +21,8 @@ const (
 	// refreshTimeout is longer than the gateway takes.
 	refreshTimeout = 15 * time.Second
 
-	sessionEnded = "SESSION_ENDED"
+	sessionEnded         = "SESSION_ENDED"
+	secondFactorRequired = "SECOND_FACTOR_REQUIRED"
 )
 
 // fixedByRefresh are the reasons for refusing an access token that a refresh may fix.

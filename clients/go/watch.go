@@ -25,7 +25,8 @@ const (
 // ends or sends nothing for 30 s, resumes without a gap, and refreshes the tokens when that
 // is due. It returns the error of changed or of ctx, or the gateway's refusal:
 // unauthenticated when the session has ended, permission_denied when the caller may not
-// watch. A refusal by a proxy, which has no reason, does not end it.
+// watch, failed_precondition SECOND_FACTOR_REQUIRED when the session may not without a
+// second factor. A refusal by a proxy, which has no reason, does not end it.
 func (c *Client) WatchMe(ctx context.Context, changed func(*bffv1.WatchMeResponse) error) error {
 	return watching[*bffv1.WatchMeResponse]{
 		refresh: c.Refresh, changed: changed,
@@ -107,6 +108,8 @@ func isRefused(err error) bool {
 		return reason == sessionEnded || reason != "" && !fixedByRefresh[reason]
 	case connect.CodePermissionDenied:
 		return reason != ""
+	case connect.CodeFailedPrecondition:
+		return reason == secondFactorRequired
 	}
 	return false
 }

@@ -1,8 +1,12 @@
 package gatehouse_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -12,6 +16,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 
 	gatehouse "gatehouse.example/client"
 	bffv1 "gatehouse.example/client/gen/bff/v1"
@@ -168,5 +174,49 @@ func TestAProxysRefusalDoesNotEndTheWatch(t *testing.T) {
 	}
 	if n := between.refused.Load(); n != 4 {
 		t.Errorf("%d streams were opened, want 4", n)
+	}
+}
+
+// ends ends the first live streams as a gateway does, with a code and a reason.
+type ends struct {
+	opened       atomic.Int32
+	times        int
+	code, reason string
+}
+
+func (e *ends) Do(request *http.Request) (*http.Response, error) {
+	if !strings.Contains(request.URL.Path, "/Watch") || int(e.opened.Add(1)) > e.times {
+		return http.DefaultClient.Do(request)
+	}
+	info, err := proto.Marshal(&errdetails.ErrorInfo{Domain: "gatehouse", Reason: e.reason})
+	if err != nil {
+		return nil, err
+	}
+	message := fmt.Sprintf(`{"error":{"code":%q,"message":"as a gateway says it","details":[{"type":"google.rpc.ErrorInfo","value":%q}]}}`,
+		e.code, base64.RawStdEncoding.EncodeToString(info))
+	envelope := append(binary.BigEndian.AppendUint32([]byte{2}, uint32(len(message))), message...)
+	header := http.Header{"Content-Type": {request.Header.Get("Content-Type")}}
+	return &http.Response{StatusCode: http.StatusOK, Header: header, Body: io.NopCloser(bytes.NewReader(envelope)), Request: request}, nil
+}
+
+// Only a session with a second factor may go on.
+func TestAWatchThatNeedsASecondFactorIsRefused(t *testing.T) {
+	t.Parallel()
+	gateway := &ends{times: 3, code: "failed_precondition", reason: "SECOND_FACTOR_REQUIRED"}
+	client, err := gatehouse.New(gatehouse.Config{URL: gatewayURL, HTTPClient: gateway})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Auth.Register(t.Context(), &bffv1.RegisterRequest{Email: strings.ToLower(t.Name()) + "@example.com", Password: "correct horse battery"}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	told := errors.New("told")
+	if err := client.WatchMe(ctx, func(*bffv1.WatchMeResponse) error { return told }); gatehouse.Reason(err) != gateway.reason {
+		t.Errorf("WatchMe returned %v, want %s", err, gateway.reason)
+	}
+	if n := gateway.opened.Load(); n != 1 {
+		t.Errorf("%d streams were opened, want 1", n)
 	}
 }

@@ -82,7 +82,7 @@ export class BearerSession {
     await this.#lock.exclusively(async () => {
       const stored = await this.#read();
       // Another tab may have signed in meanwhile, perhaps another person.
-      if (stored && stored.session === session) await this.#store(tokens, stored.session, requestedAt);
+      if (stored && stored.session === session) await this.#replace(stored, tokens, requestedAt);
     });
   }
 
@@ -166,7 +166,7 @@ export class BearerSession {
         { headers: { "Idempotency-Key": old.refreshKey }, timeoutMs: refreshTimeout },
       );
       if (!response.tokens) throw new ConnectError("The gateway's response has no tokens. Try again.", Code.Internal);
-      const newer = await this.#store(response.tokens, old.session, requestedAt);
+      const newer = await this.#replace(old, response.tokens, requestedAt);
       await this.#lock.mark(old.refreshKey);
       return newer;
     } catch (thrown) {
@@ -235,18 +235,26 @@ export class BearerSession {
     return stored;
   }
 
+  /** Stores the next tokens of a session. */
+  async #replace(old: StoredSession, tokens: Tokens, requestedAt: number): Promise<StoredSession> {
+    const newer = await this.#store(tokens, old.session, requestedAt);
+    if (rightsOf(newer) !== rightsOf(old)) this.#emitter.emit("rightsChanged", {});
+    return newer;
+  }
+
   async #end(reason?: Reason): Promise<undefined> {
     if (!(await this.#read())) return;
     await this.#storage.removeItem(this.#key);
     this.#emitter.emit("signedOut", { reason });
   }
 
-  /** Emits the sign-ins and sign-outs of other tabs. */
+  /** Emits the sign-ins, sign-outs and changed rights of other tabs. */
   #onStorage(event: StorageEvent) {
     if (event.storageArea !== this.#storage || (event.key !== this.#key && event.key !== null)) return;
     const [before, after] = event.key === null ? [undefined, undefined] : [parse(event.oldValue), parse(event.newValue)];
     if (!after) this.#emitter.emit("signedOut", {});
     else if (before?.session !== after.session) this.#emitter.emit("signedIn", {});
+    else if (rightsOf(before) !== rightsOf(after)) this.#emitter.emit("rightsChanged", {});
   }
 }
 
@@ -256,6 +264,16 @@ function parse(text: string | null): StoredSession | undefined {
     return typeof stored?.accessToken === "string" && typeof stored.refreshToken === "string" ? stored : undefined;
   } catch {
     return undefined; // not written by this client
+  }
+}
+
+/** Returns the level and the roles that an access token carries (RFC 9068), as one text. */
+function rightsOf({ accessToken }: StoredSession): string {
+  try {
+    const { acr, roles } = JSON.parse(atob((accessToken.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/")));
+    return JSON.stringify([acr, roles]);
+  } catch {
+    return ""; // of a form that this version does not know
   }
 }
 

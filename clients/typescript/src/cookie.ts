@@ -1,10 +1,11 @@
 import { Code, ConnectError, createClient, type Interceptor, type Transport, type UnaryRequest } from "@connectrpc/connect";
+import { channel } from "./channel.js";
 import { GatehouseError } from "./error.js";
 import type { Emitter } from "./events.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import type { Reason } from "./reasons.js";
-import { isEnding, needsNoSession, signInOf } from "./signin.js";
+import { isEnding, needsNoSession, nextTokensOf, signInOf } from "./signin.js";
 
 /** Reasons that the gateway fixes itself, by a refresh, when the call is repeated. */
 const fixedByRetry: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRED", "TOKEN_STALE"]);
@@ -12,16 +13,6 @@ const fixedByRetry: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EX
 const cookiesRejected =
   "The browser rejected the session's cookies. Serve the page and the gateway from the same site " +
   "(localhost and 127.0.0.1 are different sites), or use the bearer mode.";
-
-/** Returns the channel to the other tabs; undefined if the browser lacks or forbids it. Those tabs then learn of changes from their next call. */
-function channel(key: string): BroadcastChannel | undefined {
-  if (typeof document === "undefined" || typeof BroadcastChannel === "undefined") return undefined;
-  try {
-    return new BroadcastChannel(key);
-  } catch {
-    return undefined; // an opaque origin, or storage is blocked
-  }
-}
 
 /**
  * CookieSession keeps the tokens in HttpOnly cookies, which the gateway refreshes.
@@ -31,7 +22,8 @@ export class CookieSession {
   readonly #emitter: Emitter;
   readonly #account;
   readonly #auth;
-  readonly #tabs: BroadcastChannel | undefined;
+  readonly #tabs: BroadcastChannel | undefined; // without it, those tabs learn of changes from their next call
+  readonly #rights: BroadcastChannel | undefined;
   #signedIn = false;
   #sessions = 0; // that began or ended
 
@@ -42,6 +34,8 @@ export class CookieSession {
     this.#account = createClient(AccountService, transport);
     this.#tabs = channel(key);
     if (this.#tabs) this.#tabs.onmessage = ({ data }) => (data === "signedIn" ? this.#setSignedIn() : this.#setSignedOut());
+    this.#rights = channel(`${key}:rights`);
+    if (this.#rights) this.#rights.onmessage = () => this.#emitter.emit("rightsChanged", {});
   }
 
   readonly interceptor: Interceptor = (next) => async (call) => {
@@ -60,6 +54,7 @@ export class CookieSession {
     const response = await this.#authorized(call, next);
     if (isEnding(call)) this.#end();
     else this.#signedIn = true;
+    if (!response.stream && nextTokensOf(response)) this.#changeRights();
     return response;
   };
 
@@ -79,13 +74,15 @@ export class CookieSession {
     return this.#sessions;
   }
 
-  /** Makes the gateway replace the tokens now. */
-  async refresh(): Promise<void> {
+  /** Makes the gateway replace the tokens now. Only the caller can know whether their rights may differ. */
+  async refresh(rightsMayDiffer = true): Promise<void> {
     await this.#auth.refresh({});
+    if (rightsMayDiffer) this.#changeRights();
   }
 
   close(): void {
     this.#tabs?.close();
+    this.#rights?.close();
   }
 
   async #authorized(call: UnaryRequest, next: Parameters<Interceptor>[0]) {
@@ -112,6 +109,11 @@ export class CookieSession {
       if (error.reason !== "TOKEN_MISSING") return; // the cookies arrived, or the next call reports the error
       throw new ConnectError(cookiesRejected, Code.FailedPrecondition, undefined, undefined, error);
     }
+  }
+
+  #changeRights() {
+    this.#emitter.emit("rightsChanged", {});
+    this.#rights?.postMessage("");
   }
 
   #setSignedIn() {

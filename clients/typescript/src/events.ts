@@ -8,19 +8,25 @@ export interface SessionEvents {
   signedOut: { readonly reason?: Reason | undefined };
 }
 
-type Listener<Name extends keyof SessionEvents> = (event: SessionEvents[Name]) => void;
+/** The events within a client. */
+export interface InternalEvents extends SessionEvents {
+  /** The session has other tokens, whose level or roles may differ from those before. */
+  rightsChanged: Record<string, never>;
+}
+
+type Listener<Name extends keyof InternalEvents> = (event: InternalEvents[Name]) => void;
 
 /** Emitter calls the listeners of one client. */
 export class Emitter {
-  readonly #listeners: { [Name in keyof SessionEvents]: Set<Listener<Name>> } = { signedIn: new Set(), signedOut: new Set() };
+  readonly #listeners: { [Name in keyof InternalEvents]: Set<Listener<Name>> } = { signedIn: new Set(), signedOut: new Set(), rightsChanged: new Set() };
 
-  on<Name extends keyof SessionEvents>(name: Name, listener: Listener<Name>): () => void {
+  on<Name extends keyof InternalEvents>(name: Name, listener: Listener<Name>): () => void {
     const own: Listener<Name> = (event) => listener(event); // so that the same function can be added twice
     this.#listeners[name].add(own);
     return () => void this.#listeners[name].delete(own);
   }
 
-  emit<Name extends keyof SessionEvents>(name: Name, event: SessionEvents[Name]): void {
+  emit<Name extends keyof InternalEvents>(name: Name, event: InternalEvents[Name]): void {
     for (const listener of [...this.#listeners[name]]) {
       try {
         listener(event);

@@ -71,7 +71,7 @@ export interface Gatehouse extends ServiceClients {
   /**
    * Calls the listener when the signed-in person's own data may have changed, in this or another place, and at the
    * beginning. Returns a function that stops it. All tabs share one stream. The second function gets the error when the
-   * gateway refuses to go on; the next sign-in makes another attempt.
+   * gateway refuses to go on; the next sign-in, or tokens with other rights, make another attempt.
    */
   readonly watchMe: WatchMe;
   /** User management, for administrators. */
@@ -121,7 +121,7 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
   const auth = createClient(AuthService, transport);
   const account = createClient(AccountService, transport);
   const users = createClient(UserService, transport);
-  const live = { key, account, refresh: () => session.refresh(), emitter };
+  const live = { key, account, refresh: (rightsMayDiffer: boolean) => session.refresh(rightsMayDiffer), emitter };
   return {
     ...serviceClients(transport),
     auth,

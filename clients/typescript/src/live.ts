@@ -1,6 +1,6 @@
 import { Code, type CallOptions, type Client } from "@connectrpc/connect";
+import { channel } from "./channel.js";
 import { GatehouseError } from "./error.js";
-import type { Emitter } from "./events.js";
 import type { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import type { UserService } from "./gen/bff/v1/user_service_pb.js";
 import type { Changed as ChangedParts } from "./gen/bff/v1/watch_pb.js";
@@ -23,7 +23,7 @@ export interface UsersChange {
   readonly complete: boolean;
 }
 
-/** Gets the error with which the gateway refuses to go on. The next sign-in makes another attempt. */
+/** Gets the error with which the gateway refuses to go on. The next sign-in, or tokens with other rights, make another attempt. */
 export type Refused = (error: GatehouseError) => void;
 
 export type WatchMe = (listener: (change: Change) => void, onRefused?: Refused) => () => void;
@@ -42,8 +42,9 @@ export interface LiveSession {
   /** Names the session among those of the browser. */
   readonly key: string;
   readonly account: Client<typeof AccountService>;
-  readonly refresh: () => Promise<void>;
-  readonly emitter: Pick<Emitter, "on">;
+  /** Replaces the tokens; their rights may differ from those before. */
+  readonly refresh: (rightsMayDiffer: boolean) => Promise<void>;
+  readonly emitter: { on(name: "signedIn" | "rightsChanged", listener: () => void): () => void };
 }
 
 /** The delays before another stream, in ms, if the gateway gives none. They double, and each is random up to twice its mean. */
@@ -95,45 +96,63 @@ interface Message<Changed> {
 
 /**
  * Returns the function that watches a source. All tabs share one stream: the one that holds
- * a Web Lock has it, and tells the others through a BroadcastChannel. A browser without Web
- * Locks has a stream in each tab. A tab that may not watch leaves the lock to the others, so
- * that each of them learns of the refusal, and none waits for it.
+ * a Web Lock has it, and tells the others through a BroadcastChannel. A tab that lacks one
+ * of them, or may not use it, has a stream of its own. A tab that may not watch leaves the
+ * lock to the others, so that each of them learns of the refusal, and none waits for it.
  */
 function watchOf<Changed>(session: LiveSession, source: Source<Changed>): (listener: (news: News) => void, onRefused?: Refused) => () => void {
   const name = `${session.key}:${source.name}`;
   return (listener, onRefused) => {
     let stopped = false;
     let cursor = "";
-    let turn = new AbortController(); // until the next sign-in, or the stop
+    let turn = new AbortController(); // until the next sign-in, other rights after a refusal, or the stop
+    let refused = false;
+    let rightsChanged = false; // since the stream was asked for
     const tell = (news: News) => {
       cursor = news.cursor || cursor;
       if (!stopped && (news.complete || news.names.length > 0)) safely(() => listener(news));
     };
-    const off = session.emitter.on("signedIn", () => {
-      cursor = ""; // it may be another person, who has seen nothing yet
+    const restart = () => {
       turn.abort();
       turn = new AbortController();
-    });
-    const locks = typeof document === "undefined" || typeof BroadcastChannel === "undefined" ? undefined : globalThis.navigator?.locks;
-    const tabs = locks && new BroadcastChannel(name);
+    };
+    const offs = [
+      session.emitter.on("signedIn", () => {
+        cursor = ""; // it may be another person, who has seen nothing yet
+        restart();
+      }),
+      session.emitter.on("rightsChanged", () => {
+        rightsChanged = true;
+        if (refused) restart();
+      }),
+    ];
+    const tabs = globalThis.navigator?.locks && channel(name);
+    let locks = tabs && navigator.locks;
     if (tabs) tabs.onmessage = ({ data }: MessageEvent<News>) => tell(data);
     const run = async () => {
       while (!stopped) {
         const { signal } = turn;
         const signIn = () => unlessAborted(new Promise<never>(() => {}), signal);
         const lead = async () => {
+          refused = rightsChanged = false;
           const refusal = await follow(source, session, signal, () => cursor, (news) => {
             tabs?.postMessage(news);
             tell(news);
           });
+          signal.throwIfAborted(); // it is of the person before, or nobody waits for it
+          if (rightsChanged) return; // they may not be those that were refused
+          refused = true;
           if (onRefused) safely(() => onRefused(refusal));
           if (refusal.code === Code.Unauthenticated) await signIn(); // no tab is signed in
         };
+        let leads = !locks;
         try {
-          await (locks ? locks.request(name, { signal }, lead) : lead());
-          await signIn();
+          await (locks ? locks.request(name, { signal }, () => ((leads = true), lead())) : lead());
+          if (refused) await signIn();
         } catch (thrown) {
-          if (!signal.aborted) throw thrown;
+          if (signal.aborted) continue;
+          if (leads) throw thrown;
+          locks = undefined; // the page may not have them
         }
       }
     };
@@ -142,7 +161,7 @@ function watchOf<Changed>(session: LiveSession, source: Source<Changed>): (liste
     if (tabs) queueMicrotask(() => tell({ names: [], complete: true, cursor: "" }));
     return () => {
       stopped = true;
-      off();
+      for (const off of offs) off();
       turn.abort();
       tabs?.close();
     };
@@ -168,10 +187,10 @@ async function follow<Changed>(
     if (!error) continue;
     if (error.code === Code.Unauthenticated && fixedByRefresh.has(error.reason) && !refreshed) {
       refreshed = true;
-      await session.refresh().catch(() => {});
+      await session.refresh(error.reason === "TOKEN_STALE").catch(() => {});
       continue;
     }
-    if (isRefusal(error, Code.PermissionDenied)) return error;
+    if (isRefusal(error, Code.PermissionDenied) || error.reason === "SECOND_FACTOR_REQUIRED") return error;
     if (isRefusal(error, Code.Unauthenticated)) {
       // Only a call shows whether the session lives, and tells the client if it has ended.
       const refusal = await session.account.getMe({}).then(() => undefined, GatehouseError.from);
@@ -191,6 +210,7 @@ async function read<Changed>(
   cursor: string,
   tell: (news: News) => void,
 ): Promise<GatehouseError | undefined> {
+  signal.throwIfAborted();
   const stream = new AbortController();
   const abort = () => stream.abort();
   signal.addEventListener("abort", abort);
@@ -205,7 +225,7 @@ async function read<Changed>(
       listen();
       if (event.case === "ended") continue; // the error has more
       // A stream whose tokens cannot be replaced yet is read until it ends.
-      const resumes = event.case === "refreshDue" && (await session.refresh().then(() => true, () => false));
+      const resumes = event.case === "refreshDue" && (await session.refresh(false).then(() => true, () => false));
       if (signal.aborted) return undefined;
       tell({ names: event.case === "changed" ? source.names(event.value) : [], complete, cursor: at });
       if (resumes) return undefined;
@@ -216,6 +236,7 @@ async function read<Changed>(
   } finally {
     clearTimeout(silence);
     signal.removeEventListener("abort", abort);
+    abort(); // leaving the loop does not close the stream
   }
 }
 

@@ -145,6 +145,30 @@ for (const mode of ["bearer", "cookie"]) {
   });
 }
 
+test.each(["locks", "channels"])("a tab that may not use %s has a stream of its own", async (denied) => {
+  const { tabs, email } = await threeTabs();
+  const faults: string[] = [];
+  tabs[0].on("pageerror", ({ message }) => faults.push(message));
+  await tabs[0].evaluate((denied) => {
+    const deny = () => new DOMException("denied", "SecurityError"); // as in a page of an opaque origin
+    if (denied === "locks") navigator.locks.request = () => Promise.reject(deny());
+    else {
+      window.BroadcastChannel = class {
+        constructor() {
+          throw deny();
+        }
+      } as unknown as typeof BroadcastChannel;
+    }
+    window.changes = [];
+    window.gatehouse.watchMe(({ parts, complete }) => window.changes.push(complete ? "complete" : parts.join()));
+  }, denied);
+  await tabs[0].waitForFunction(() => window.changes.includes("complete"));
+  const elsewhere = client();
+  await elsewhere.auth.login({ email, password });
+  await tabs[0].waitForFunction(() => window.changes.some((parts) => parts.includes("sessions")));
+  expect(faults).toEqual([]);
+});
+
 test("a listener that throws ends no stream, and starves no other listener of any tab", async () => {
   let streams = 0;
   context.on("request", (request) => {
@@ -213,6 +237,31 @@ test("each tab of a person who may not watch users learns of it", async () => {
   expect(await inAll(tabs, () => window.users)).toEqual(Array(3).fill(["PERMISSION_DENIED"]));
   expect(streams).toBe(3);
 });
+
+for (const mode of ["bearer", "cookie"]) {
+  test(`each tab of a person who becomes an administrator watches users after a refresh in another tab in ${mode} mode`, async () => {
+    let streams = 0;
+    context.on("request", (request) => {
+      if (request.url().endsWith("/WatchUsers") && request.method() === "POST") streams++;
+    });
+    const { tabs, id } = await threeTabs(mode);
+    const watching = [tabs[0], tabs[2]];
+    for (const tab of watching) {
+      await tab.evaluate(() => {
+        window.users = [];
+        window.gatehouse.watchUsers(({ userIds }) => window.users.push(...userIds), ({ reason }) => window.users.push(reason ?? ""));
+      });
+      await tab.waitForFunction(() => window.users.includes("PERMISSION_DENIED"));
+      await tab.evaluate(() => void (window.users = []));
+    }
+    await (await administrator()).users.setUserRoles({ userId: id, roles: ["admin"] });
+    await tabs[1].evaluate(() => window.gatehouse.refresh());
+    await eventually(async () => streams === 3);
+    const { id: other } = await signUp(client());
+    for (const tab of watching) await tab.waitForFunction((other) => window.users.includes(other), other);
+    expect((await inAll(watching, () => window.users)).flat()).not.toContain("PERMISSION_DENIED");
+  });
+}
 
 describe("in cookie mode three tabs", () => {
   test("have a session that scripts can't read, and are signed out by one of them", async () => {

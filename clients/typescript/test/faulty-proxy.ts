@@ -1,8 +1,16 @@
+import { create, toBinary } from "@bufbuild/protobuf";
 import { createServer, request, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { ErrorInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
 
 /** What happens to a request on the network. */
-export type Fault = "none" | "request lost" | "response lost" | "503 from a proxy" | "403 from a proxy" | "401 from a proxy";
+export type Fault = "none" | "request lost" | "response lost" | "503 from a proxy" | "403 from a proxy" | "401 from a proxy" | StreamEnd;
+
+/** How a gateway ends a stream: with a code and a reason. */
+export interface StreamEnd {
+  readonly code: string;
+  readonly reason: string;
+}
 
 /** FaultyProxy forwards requests to a gateway and injects faults. */
 export class FaultyProxy {
@@ -27,6 +35,7 @@ export class FaultyProxy {
       if (fault === "503 from a proxy") return outgoing.writeHead(503, { "Retry-After": "0" }).end("busy");
       if (fault === "401 from a proxy") return outgoing.writeHead(401).end("who are you?");
       if (fault === "403 from a proxy") return outgoing.writeHead(403).end("not you");
+      if (typeof fault === "object") return outgoing.writeHead(200, { "Content-Type": incoming.headers["content-type"] }).end(endOf(fault));
       const forwarded = request(target + incoming.url, { method: incoming.method, headers: incoming.headers }, (answer) => {
         if (fault === "response lost") {
           answer.resume().once("end", () => incoming.socket.destroy());
@@ -66,6 +75,16 @@ export class FaultyProxy {
     this.#server.close();
     this.#server.closeAllConnections();
   }
+}
+
+/** Returns the last envelope of a stream of Connect. */
+function endOf({ code, reason }: StreamEnd): Buffer {
+  const info = toBinary(ErrorInfoSchema, create(ErrorInfoSchema, { domain: "gatehouse", reason }));
+  const details = [{ type: "google.rpc.ErrorInfo", value: Buffer.from(info).toString("base64").replace(/=+$/, "") }];
+  const message = Buffer.from(JSON.stringify({ error: { code, message: "as a gateway says it", details } }));
+  const head = Buffer.from([2, 0, 0, 0, 0]);
+  head.writeUInt32BE(message.length, 1);
+  return Buffer.concat([head, message]);
 }
 
 async function bodyOf(incoming: IncomingMessage): Promise<Buffer> {

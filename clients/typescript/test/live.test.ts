@@ -1,7 +1,7 @@
 import { Code } from "@connectrpc/connect";
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from "vitest";
 import { createGatehouse, type Change, type Gatehouse, type GatehouseError, type UsersChange } from "../src/index.js";
-import { administrator, client, eventually, newEmail, password, signUp } from "./harness.js";
+import { administrator, client, eventually, newEmail, password, signUp, totp } from "./harness.js";
 import { FaultyProxy, type Fault } from "./faulty-proxy.js";
 
 let proxy: FaultyProxy;
@@ -99,6 +99,32 @@ describe("a watch goes on while the session lives", () => {
   });
 });
 
+test("a watch closes the stream that it replaces when a refresh is due, so that one is open", async () => {
+  const open = new Set<AbortSignal>();
+  let opened = 0;
+  const gatehouse = client({
+    baseUrl: proxy.url,
+    fetch: async (input, init) => {
+      const answer = await fetch(input, init);
+      if (!String(input).endsWith("/WatchMe")) return answer;
+      const signal = init!.signal!;
+      open.add(signal);
+      signal.addEventListener("abort", () => open.delete(signal));
+      if (++opened > 3) return answer;
+      const refreshDue = Buffer.from(JSON.stringify({ refreshDue: {} }));
+      const due = new TransformStream<Uint8Array, Uint8Array>({
+        transform: (chunk, to) => (to.enqueue(chunk), to.enqueue(Uint8Array.of(0, 0, 0, 0, refreshDue.length, ...refreshDue))),
+      });
+      return new Response(answer.body!.pipeThrough(due), answer);
+    },
+  });
+  const { email } = await signUp(gatehouse);
+  const { told } = watchMe(gatehouse);
+  await eventually(async () => opened === 4 && open.size === 1);
+  await tells(told, email);
+  expect([opened, open.size, proxy.calls("Refresh").length]).toEqual([4, 1, 3]);
+});
+
 describe("a watch begins again", () => {
   test("when another person signs in, who has seen nothing yet", async () => {
     const gatehouse = client({ baseUrl: proxy.url });
@@ -139,7 +165,68 @@ describe("a watch begins again", () => {
   });
 });
 
+describe("a refused watch makes another attempt", () => {
+  test("when a refresh finds that the roles have changed, and not before", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
+    const { id } = await signUp(gatehouse);
+    const [told, refusals]: [UsersChange[], GatehouseError[]] = [[], []];
+    stops.push(gatehouse.watchUsers((change) => void told.push(change), (error) => refusals.push(error)));
+    await eventually(async () => refusals.length > 0);
+    await gatehouse.refresh();
+    await gatehouse.refresh();
+    expect(proxy.calls("WatchUsers")).toHaveLength(1);
+    await (await administrator()).users.setUserRoles({ userId: id, roles: ["admin"] });
+    await gatehouse.refresh();
+    await eventually(async () => told.some(({ complete }) => complete));
+    expect([refusals.length, proxy.calls("WatchUsers").length]).toEqual([1, 2]);
+  });
+
+  test("after a step-up", async () => {
+    const email = newEmail();
+    await (await administrator()).users.createUser({ user: { email }, password }); // whose email counts as verified
+    const gatehouse = client({ baseUrl: proxy.url });
+    await gatehouse.auth.login({ email, password });
+    failNext("WatchMe", { code: "failed_precondition", reason: "SECOND_FACTOR_REQUIRED" }, 1);
+    const { told, refusals } = watchMe(gatehouse);
+    await eventually(async () => refusals.length > 0);
+    const { enrolmentToken, secret } = await gatehouse.factors.beginTotp();
+    await gatehouse.factors.finishTotp({ enrolmentToken, code: totp(secret, -1) });
+    await eventually(async () => told.includes("complete"));
+    expect(refusals).toHaveLength(1);
+  });
+
+  test("when the step-up ends while it is being refused", async () => {
+    const email = newEmail();
+    await (await administrator()).users.createUser({ user: { email }, password });
+    const gatehouse = client({ baseUrl: proxy.url });
+    await gatehouse.auth.login({ email, password });
+    let refuse!: (fault: Fault) => void;
+    const held = new Promise<Fault>((resolve) => (refuse = resolve));
+    proxy.fault = (path) => (path.endsWith("/WatchMe") && proxy.calls("WatchMe").length === 1 ? held : "none");
+    const { told, refusals } = watchMe(gatehouse);
+    await eventually(async () => proxy.calls("WatchMe").length === 1);
+    const { enrolmentToken, secret } = await gatehouse.factors.beginTotp();
+    await gatehouse.factors.finishTotp({ enrolmentToken, code: totp(secret, -1) });
+    refuse({ code: "failed_precondition", reason: "SECOND_FACTOR_REQUIRED" });
+    await eventually(async () => told.includes("complete"));
+    expect(refusals).toEqual([]);
+  });
+});
+
 describe("a watch that is not permitted says so, once", () => {
+  test("but not after it was stopped", async () => {
+    let asked!: () => void, answer!: (fault: Fault) => void;
+    const [asks, held] = [new Promise<void>((resolve) => (asked = resolve)), new Promise<Fault>((resolve) => (answer = resolve))];
+    proxy.fault = (path) => (path.endsWith("/GetMe") && proxy.calls("GetMe").length === 1 ? (asked(), held) : "none");
+    const gatehouse = client({ baseUrl: proxy.url });
+    const { refusals } = watchMe(gatehouse);
+    await asks; // whether somebody is signed in
+    stops.pop()!();
+    answer("none");
+    for (let calls = 0; calls < 3; calls++) await gatehouse.account.getMe({}).catch(() => {}); // the other one has been answered
+    expect([refusals, proxy.calls("WatchMe").length]).toEqual([[], 1]);
+  });
+
   test("to a person without the role, until an administrator signs in", async () => {
     const gatehouse = client({ baseUrl: proxy.url });
     const { email, id } = await signUp(gatehouse);
@@ -152,6 +239,18 @@ describe("a watch that is not permitted says so, once", () => {
     await gatehouse.auth.login({ email, password });
     await eventually(async () => told.some(({ complete }) => complete));
     expect(refusals).toHaveLength(1);
+  });
+
+  test("to a session that needs a second factor", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
+    const { email } = await signUp(gatehouse);
+    failNext("WatchMe", { code: "failed_precondition", reason: "SECOND_FACTOR_REQUIRED" }, 1);
+    const { told, refusals } = watchMe(gatehouse);
+    await eventually(async () => refusals.length > 0);
+    expect(refusals.map(({ reason }) => reason)).toEqual(["SECOND_FACTOR_REQUIRED"]);
+    await gatehouse.auth.login({ email, password });
+    await eventually(async () => told.includes("complete"));
+    expect([refusals.length, proxy.calls("WatchMe").length]).toEqual([1, 2]);
   });
 
   test("to an API key without the scope, and to one that is revoked", async () => {

@@ -15,7 +15,7 @@ export const live: LiveSession = {
   key: `gatehouse:${location.origin}`,
   account: gatehouse.account,
   refresh: () => gatehouse.refresh(),
-  emitter: { on: (name, listener) => gatehouse.on(name, listener) },
+  emitter: { on: (name, listener) => gatehouse.on(name as "signedIn", listener) }, // also the client's internal event
 };
 
 /** Returns a function that collects changes, and loads what they name again. */
