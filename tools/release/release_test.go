@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,8 +94,13 @@ func unpack(t *testing.T, archive []byte, program string) {
 			}
 		}
 	}
-	if len(names) != 4 {
-		t.Errorf("the archive has %v, want the program, the licence, the changelog and the unit", names)
+	slices.Sort(names)
+	want := []string{
+		"CHANGELOG.md", "LICENSE", "gatehouse", "gatehouse-schema.service", "gatehouse.service",
+		"gatehouse@.service", "gatehouse@auth.conf", "gatehouse@bff.conf", "gatehouse@users.conf",
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("the archive has %v, want the program, the licence, the changelog and the units: %v", names, want)
 	}
 }
 

@@ -48,7 +48,7 @@ function Reauthenticate({ asked }: { asked: Confirmation }) {
   );
 }
 
-/** Confirms the person by a passkey. Returns the challenge of what is still owed, also where the server asks for something else. */
+/** Confirms the person by a passkey. Returns the challenge that is still owed, also where the server asks for something else. */
 export async function confirmByPasskey(headers: HeadersInit = {}): Promise<Challenge | undefined> {
   const { challenge } = await gatehouse.account.reauthenticate({});
   if (!challenge?.passkeyOptions) return challenge;
